@@ -1,0 +1,1 @@
+"""Asset lock, limits, sizing, order requests."""

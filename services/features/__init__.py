@@ -1,0 +1,1 @@
+"""Market and portfolio columns of every slice."""

@@ -1,0 +1,1 @@
+"""The one connection to the venue: slices, account and executions out, orders in."""

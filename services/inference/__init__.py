@@ -1,0 +1,1 @@
+"""Alpha, Risk, TradeGuard: one signal per symbol and slice."""

@@ -1,0 +1,1 @@
+"""Data sets, environments, fits, evaluation, bundles."""
