@@ -338,12 +338,15 @@ class Severity(StrEnum):
     CRITICAL = "CRITICAL"
 
 
+EventKind = Literal["started", "ready", "degraded", "stopped", "connection", "limit", "alarm", "control"]
+
+
 class EventReported(Message):
     """Something happened to a service: started, ready, stopped, connection, limit, alarm."""
 
     version: Literal[1] = 1
     service: str
-    kind: Literal["started", "ready", "degraded", "stopped", "connection", "limit", "alarm", "control"]
+    kind: EventKind
     severity: Severity = Severity.INFO
     text: str
     details: dict[str, str] = Field(default_factory=dict)

@@ -135,7 +135,7 @@ def _nested_fields(kind: type[m.Message]) -> frozenset[str]:
     return frozenset(name for name, field in kind.model_fields.items() if _is_nested(field.annotation))
 
 
-def _is_nested(annotation: Any) -> bool:
+def _is_nested(annotation: object) -> bool:
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return any(_is_nested(part) for part in get_args(annotation))
