@@ -1,0 +1,72 @@
+"""Control changes and what follows from them: announcements, and the closing of our positions."""
+
+from __future__ import annotations
+
+from services.executor.control import Control, ControlState, Flattened
+from services.executor.state import ExecutorState
+from shared.messages import CloseRequested, CommandGiven, EventReported, Message, Severity
+
+_SEVERITY = {
+    ControlState.RUNNING: Severity.INFO,
+    ControlState.PAUSED: Severity.WARNING,
+    ControlState.FLATTENING: Severity.WARNING,
+    ControlState.HALTED: Severity.CRITICAL,
+}
+_FLAT = "no request is open and none of our positions remains"
+
+
+def after_command(
+    state: ExecutorState, command: CommandGiven, inputs: dict[str, str]
+) -> tuple[list[Message], ExecutorState]:
+    """Return what an operator's command leads to. It is always answered, changed or not."""
+    control = state.control.after(
+        command.command, who=command.who, why=command.why, at=command.meta.event_time
+    )
+    messages: list[Message] = [_announced(control, command)]
+    state = state.model_copy(update={"control": control})
+    more, state = flatten_on(state, command, inputs)
+    return messages + more, state
+
+
+def flatten_on(
+    state: ExecutorState, cause: Message, inputs: dict[str, str]
+) -> tuple[list[Message], ExecutorState]:
+    """Return the next step of a flattening: ours are closed as they appear; once flat, PAUSED.
+
+    A repeated command asks again for positions whose closing was refused.
+    """
+    if state.control.state is not ControlState.FLATTENING:
+        return [], state
+    closing = state.ledger.closable(again=isinstance(cause, CommandGiven))
+    messages: list[Message] = [
+        CloseRequested(
+            meta=cause.meta.effect(CloseRequested, str(number)),
+            client_order_id=position.client_order_id,
+            symbol=position.symbol,
+            position_id=number,
+            reason="FLATTEN",
+            inputs=inputs,
+        )
+        for number, position in sorted(closing.items())
+    ]
+    state = state.model_copy(update={"ledger": state.ledger.with_closing(closing)})
+    if state.ledger.is_flat:
+        who, at = state.control.who, cause.meta.event_time
+        control = state.control.after(Flattened.FLATTENED, who=who, why=_FLAT, at=at)
+        messages.append(_announced(control, cause))
+        state = state.model_copy(update={"control": control})
+    return messages, state
+
+
+def _announced(control: Control, cause: Message) -> EventReported:
+    details = {"state": control.state.value, "who": control.who, "why": control.why}
+    if isinstance(cause, CommandGiven):
+        details |= {"command": cause.command.value, "command_id": str(cause.meta.message_id)}
+    return EventReported(
+        meta=cause.meta.effect(EventReported, f"control:{control.state}"),
+        service="executor",
+        kind="control",
+        severity=_SEVERITY[control.state],
+        text=f"{control.state} by {control.who or 'nobody'}: {control.why}",
+        details=details,
+    )

@@ -1,0 +1,31 @@
+"""The executor: asset lock, limits, sizing, order requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.executor.handlers import ExecutorHandlers
+from services.executor.settings import ExecutorSettings
+from shared.bus import RedisBus
+from shared.messages import CommandGiven, ExecutionReported, SignalEmitted
+from shared.runtime import Service, on, run
+
+
+@asynccontextmanager
+async def build(settings: ExecutorSettings, bus: RedisBus) -> AsyncIterator[Service]:
+    """Wire settings to handlers: the only function that knows them all."""
+    handlers = ExecutorHandlers(bus, settings.policy())
+    yield Service(
+        routes=(  # a command is obeyed, and an execution known, before the next slice is decided
+            on(CommandGiven, handlers.on_command),
+            on(ExecutionReported, handlers.on_execution),
+            on(SignalEmitted, handlers.on_signal),
+        ),
+        state=handlers,
+        trouble=handlers.trouble,
+    )
+
+
+if __name__ == "__main__":
+    run("executor", build, ExecutorSettings)
