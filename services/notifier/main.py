@@ -1,0 +1,58 @@
+"""The notifier's process: settings -> adapters -> handlers -> run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from services.notifier.adapters import DiscordOutlet, FileOutlet, RetryPolicy
+from services.notifier.handlers import NotifierHandlers, Outlet
+from services.notifier.settings import NotifierSettings
+from shared.bus import RedisBus
+from shared.messages import EntryRefused, EventReported, ExecutionReported, OrderRequested, SignalEmitted
+from shared.runtime import Service, on, run
+
+
+@asynccontextmanager
+async def build(settings: NotifierSettings, bus: RedisBus) -> AsyncIterator[Service]:
+    """Wire settings to adapters to handlers: the only function that knows them all."""
+
+    async def save(state: bytes) -> None:
+        await bus.publish((), state=state)
+
+    async with AsyncExitStack() as doors:
+        spare: Outlet = FileOutlet(settings.alerts_dir or settings.log_dir)
+        outlet = spare
+        if settings.discord_webhook_url:
+            discord = DiscordOutlet.open(
+                settings.discord_webhook_url.get_secret_value(),
+                thread_name=settings.discord_thread_name,
+                policy=RetryPolicy(
+                    tries_max=settings.tries_max,
+                    timeout_s=settings.timeout_s,
+                    retry_after_max_s=settings.retry_after_max_s,
+                ),
+            )
+            outlet = await doors.enter_async_context(discord)
+        handlers = NotifierHandlers(
+            outlet,
+            spare,
+            book=settings.book,
+            contracts=bus.contracts,
+            save=save,
+            may_send=bus.holds_lease,
+            queue_max=settings.queue_max,
+            drain_grace_s=settings.drain_grace_s,
+        )
+        routes = (
+            on(ExecutionReported, handlers.on_execution),
+            on(EventReported, handlers.on_event),
+            on(OrderRequested, handlers.on_order),
+            on(EntryRefused, handlers.on_order),
+            on(SignalEmitted, handlers.on_signal),
+        )
+        yield Service(routes=routes, state=handlers, tasks=(handlers.run_sender,), trouble=handlers.trouble)
+
+
+if __name__ == "__main__":
+    run("notifier", build, NotifierSettings)
