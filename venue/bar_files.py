@@ -63,7 +63,8 @@ def load_bars(
 
     Columns are time, open, high, low, close and, where there is one, volume or tick_volume; others
     are passed over. Times without a zone are UTC. Prices with more digits than the contract are
-    rounded to it. Absent bars are normal (see `describe_gaps`); a bar that is wrong is not.
+    rounded to it. Absent bars are normal (see `describe_gaps`), and so is a window without any; a bar
+    that is wrong is not.
 
     Args:
         path: a folder with `<symbol>.parquet` or `<symbol>.csv`, or one CSV with a symbol column.
@@ -80,9 +81,9 @@ def load_bars(
     window = _Window(_to_ms(start, -(2**62)), _to_ms(end, 2**62))
     if path.is_dir():
         files = {symbol: _file_of(path, symbol) for symbol in contracts}
-        rows = {symbol: _read(file, [symbol], window, one_symbol=True) for symbol, file in files.items()}
         return {
-            symbol: _series(files[symbol], rows[symbol][symbol], contracts[symbol]) for symbol in contracts
+            symbol: _series(file, _read(file, [symbol], window, one_symbol=True)[symbol], contracts[symbol])
+            for symbol, file in files.items()
         }
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder: give a folder of bars or one CSV file")
@@ -119,7 +120,7 @@ class _Rows:
 
     symbol: str
     seen: int = 0
-    last_ms: int | None = None
+    last_ms: int = -(2**62)
     row: list[Integers] = field(default_factory=list)
     time_ms: list[Integers] = field(default_factory=list)
     columns: dict[str, list[Floats]] = field(default_factory=dict)
@@ -145,53 +146,61 @@ def _read(path: Path, symbols: list[str], window: _Window, *, one_symbol: bool) 
     rows = {symbol: _Rows(symbol) for symbol in symbols}
     first_row = 1
     for batch in _batches(path, () if one_symbol else ("symbol",)):
+        if not batch.num_rows:
+            continue
         numbers = np.arange(first_row, first_row + batch.num_rows)
         first_row += batch.num_rows
         time_ms = _times(path, batch.column("time"), numbers)
-        for symbol in symbols:
-            part: Any = slice(None)
-            if not one_symbol:
-                part = pc.equal(batch.column("symbol"), symbol).to_numpy(zero_copy_only=False).astype(bool)
-            _take(path, rows[symbol], batch, window, numbers[part], time_ms[part], int(numbers[0]))
+        owner = np.zeros(batch.num_rows, np.int64) if one_symbol else _owners(batch, symbols)
+        for code, symbol in enumerate(symbols):
+            _take(path, rows[symbol], batch, window, numbers, time_ms, np.flatnonzero(owner == code))
     for symbol in symbols:
         if rows[symbol].seen == 0:
             raise InputError(f"{path}: no rows of {symbol}: add its bars, or drop the symbol")
     return rows
 
 
+def _owners(batch: Any, symbols: list[str]) -> Integers:  # noqa: ANN401 - pyarrow carries no usable types
+    """Return for each row which of the symbols it belongs to, -1 for one that is not wanted."""
+    encoded = batch.column("symbol").dictionary_encode()
+    known = {symbol: code for code, symbol in enumerate(symbols)}
+    codes = [known.get(name, -1) for name in encoded.dictionary.to_pylist()]
+    owners: Integers = np.array([*codes, -1])[_values(encoded.indices, -1)]
+    return owners
+
+
 def _take(
     path: Path,
     rows: _Rows,
-    batch: Any,  # noqa: ANN401 - pyarrow carries no usable types
+    batch: Any,  # noqa: ANN401 - as above
     window: _Window,
     numbers: Integers,
-    time_ms: Integers,
-    first_number: int,
+    times: Integers,
+    own: Integers,
 ) -> None:
-    """Check one batch's times against what came before, and keep its rows inside the window."""
-    if not time_ms.size:
+    """Check the times of a symbol's rows of one batch, and keep the rows inside the window."""
+    if not own.size:
         return
-    previous = np.empty_like(time_ms)
-    previous[0] = time_ms[0] - M5_MS if rows.last_ms is None else rows.last_ms
-    previous[1:] = time_ms[:-1]
+    time_ms = times[own]
+    previous = np.concatenate(([rows.last_ms], time_ms[:-1]))
     for bad in np.flatnonzero(time_ms <= previous)[:1]:
-        row, stamp = numbers[bad], _text(time_ms[bad])
+        row, stamp = numbers[own[bad]], _text(time_ms[bad])
         if time_ms[bad] == previous[bad]:
             raise _wrong(path, row, "time", f"{stamp} stands twice for {rows.symbol}: remove one of the rows")
         raise _wrong(path, row, "time", f"{stamp} after {_text(previous[bad])}: sort the rows by time")
     rows.seen += time_ms.size
     rows.last_ms = int(time_ms[-1])
-    inside = (time_ms >= window.start_ms) & (time_ms < window.end_ms)
-    if not inside.any():
+    kept = own[(time_ms >= window.start_ms) & (time_ms < window.end_ms)]
+    if not kept.size:
         return
-    rows.row.append(numbers[inside])
-    rows.time_ms.append(time_ms[inside])
-    offsets = numbers[inside] - first_number
-    picked = batch.slice(int(offsets[0]), int(offsets[-1] - offsets[0]) + 1)
-    for name in batch.schema.names:
-        if name not in ("time", "symbol"):
-            values = _numbers(path, name, picked.column(name), int(numbers[inside][0]))
-            rows.columns.setdefault(name, []).append(values[offsets - offsets[0]])
+    rows.row.append(numbers[kept])
+    rows.time_ms.append(times[kept])
+    first, last = int(kept[0]), int(kept[-1])
+    picked = batch.slice(first, last + 1 - first)
+    for name in (*PRICE_FIELDS, *VOLUME_FIELDS):
+        if name in batch.schema.names:
+            values = _numbers(path, name, picked.column(name), int(numbers[first]))
+            rows.columns.setdefault(name, []).append(values[kept - first])
 
 
 def _batches(path: Path, extra: tuple[str, ...]) -> Iterator[Any]:
@@ -215,7 +224,7 @@ def _batches(path: Path, extra: tuple[str, ...]) -> Iterator[Any]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}: write the file anew") from error
 
 
@@ -235,9 +244,9 @@ def _times(path: Path, column: Any, numbers: Integers) -> Integers:  # noqa: ANN
         raise _wrong(path, numbers[0], "time", f"is {column.type}: store timestamps in UTC")
     if column.type.tz not in (None, *_UTC_ZONES):
         raise _wrong(path, numbers[0], "time", f"is in zone {column.type.tz}: convert it to UTC")
-    for bad in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[:1]:
+    for bad in np.flatnonzero(_flags(column.is_null()))[:1]:
         raise _wrong(path, numbers[bad], "time", "is empty: give the bar's open time, or remove the row")
-    nanoseconds: Integers = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+    nanoseconds: Integers = _values(column.cast(pa.timestamp("ns")).cast(pa.int64()), 0)
     for bad in np.flatnonzero(nanoseconds % (M5_MS * 1_000_000))[:1]:
         stamp = np.datetime64(int(nanoseconds[bad]), "ns")
         raise _wrong(path, numbers[bad], "time", f"{stamp} is not a five-minute mark: give bar opens of M5")
@@ -246,8 +255,8 @@ def _times(path: Path, column: Any, numbers: Integers) -> Integers:  # noqa: ANN
 
 def _parsed_times(path: Path, column: Any, numbers: Integers) -> Any:  # noqa: ANN401 - as above
     bare = pc.replace_substring_regex(column, _UTC_SUFFIX, "")
-    zoned = pc.match_substring_regex(bare, _OTHER_ZONE).to_numpy(zero_copy_only=False)
-    for bad in np.flatnonzero(zoned == True)[:1]:  # noqa: E712 - an object array where there are nulls
+    zoned = _flags(pc.match_substring_regex(bare, _OTHER_ZONE))
+    for bad in np.flatnonzero(zoned)[:1]:
         raise _wrong(path, numbers[bad], "time", f"{column[bad]} is not in UTC: convert it to UTC")
     try:
         return pc.cast(bare, pa.timestamp("ms"))
@@ -261,11 +270,27 @@ def _parsed_times(path: Path, column: Any, numbers: Integers) -> Any:  # noqa: A
 def _numbers(path: Path, name: str, column: Any, first_number: int) -> Floats:  # noqa: ANN401 - as above
     """Return a column as floats, with NaN where it is empty."""
     try:
-        values: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return _values(pc.cast(column, pa.float64(), safe=False), np.nan)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         bad = _first_uncast(column, pa.float64())
         raise _wrong(path, first_number + bad, name, f"{column[bad]!s} is not a number: write one") from None
+
+
+def _values(column: Any, empty: float) -> NDArray[Any]:  # noqa: ANN401 - as above
+    """Return a column as an array of its own, `empty` where it has no value.
+
+    The long way round: Arrow's to_numpy and scalars import pandas, 35 MB that nothing here needs.
+    """
+    buffers = [None, column.buffers()[1]]
+    bare = pa.Array.from_buffers(column.type, len(column), buffers, offset=column.offset)
+    values = np.array(np.from_dlpack(bare))
+    if column.null_count:
+        values[_flags(column.is_null())] = empty
     return values
+
+
+def _flags(column: Any) -> NDArray[np.bool_]:  # noqa: ANN401 - as above
+    return _values(column.cast(pa.uint8()), 0).astype(np.bool_)
 
 
 def _first_uncast(column: Any, kind: Any) -> int:  # noqa: ANN401 - as above
