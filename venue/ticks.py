@@ -118,9 +118,10 @@ def quote_path(
     """Return the quotes of one bar: 12 to 30 of them, more in a wide bar than in a narrow one.
 
     The first bid is the open, the last the close; the extremes come in an order drawn by seed, the
-    one nearer to the open first with probability 0.65, and no other quote touches them if the bar is
-    at least two ticks high. Consecutive quotes never have the same spread, which is the given one or
-    a tick off it: so every quote changes the bid, the ask or both, in a bar without range too.
+    one nearer to the open first with probability 0.65, and no other quote moves the bid to them if the
+    bar is at least two ticks high. Consecutive quotes never have the same spread, which is the given
+    one (but two ticks at least) or a tick off it: so every quote changes the bid, the ask or both, in a
+    bar without range too.
 
     Args:
         contract: gives the digits.
