@@ -105,7 +105,7 @@ def test_smallest_cap_sets_the_size_and_is_named(
     """Whoever reads the request sees why it is no larger; reaching a cap exactly is allowed."""
     size = a_size(contract, funds, stop_distance=D(stop))
     assert isinstance(size, Sized)
-    assert (size.volume_units, size.bound_by) == (units, cap)
+    assert (size.volume_units, size.bound_by) == (D(units), cap)
 
 
 def test_below_the_minimum_there_is_no_trade() -> None:
@@ -126,7 +126,8 @@ def test_the_minimum_itself_is_traded() -> None:
 @pytest.mark.parametrize("value", ["NaN", "sNaN", "Infinity"])
 def test_what_is_not_a_number_has_no_size(name: str, value: str) -> None:
     """An unknown input blocks."""
-    size = a_size(**{name: D(value)})
+    changed: dict[str, Any] = {name: D(value)}
+    size = a_size(**changed)
     assert isinstance(size, NotSized)
     assert size.reason == "SIZE_UNKNOWN"
 
@@ -143,7 +144,8 @@ def test_unknown_funds_have_no_size(field: str) -> None:
 @pytest.mark.parametrize("name", ["price", "stop_distance", "conversion"])
 def test_zero_distance_or_price_has_no_size(name: str) -> None:
     """A stop of zero would make the size unbounded."""
-    assert isinstance(a_size(**{name: D(0)}), NotSized)
+    changed: dict[str, Any] = {name: D(0)}
+    assert isinstance(a_size(**changed), NotSized)
 
 
 def money(low: int, high: int) -> st.SearchStrategy[Decimal]:
@@ -172,7 +174,7 @@ ANY_CONTRACT = st.sampled_from(list(CONTRACTS.values()))
 
 @given(contract=ANY_CONTRACT, funds=FUNDS, trade=TRADES)
 def test_no_size_is_above_its_budget_or_a_cap(
-    contract: Contract, funds: Funds, trade: dict[str, Decimal]
+    contract: Contract, funds: Funds, trade: dict[str, Any]
 ) -> None:
     """This is what stands between a wrong model and a ruined account."""
     size = size_position(contract, funds, **trade)
@@ -190,7 +192,7 @@ def test_no_size_is_above_its_budget_or_a_cap(
 
 @given(contract=ANY_CONTRACT, funds=FUNDS, trade=TRADES, more=money(0, 1_000_000))
 def test_more_equity_never_makes_a_trade_smaller(
-    contract: Contract, funds: Funds, trade: dict[str, Decimal], more: Decimal
+    contract: Contract, funds: Funds, trade: dict[str, Any], more: Decimal
 ) -> None:
     """A size that fell as equity rises would betray a cap computed the wrong way round."""
     richer = Funds(
@@ -203,7 +205,7 @@ def test_more_equity_never_makes_a_trade_smaller(
 
 @given(contract=ANY_CONTRACT, funds=FUNDS, trade=TRADES)
 def test_one_more_step_would_break_what_bound_it(
-    contract: Contract, funds: Funds, trade: dict[str, Decimal]
+    contract: Contract, funds: Funds, trade: dict[str, Any]
 ) -> None:
     """Rounding down loses less than one step: a needlessly small size is a defect too."""
     size = size_position(contract, funds, **trade)
