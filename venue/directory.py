@@ -1,0 +1,57 @@
+"""The numbers under which the venue knows symbols and assets, and what it says of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from shared.contracts import Contract
+from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, ROLL_HOUR
+
+FIRST_SYMBOL_ID = 1101
+SYMBOL_ID_STEP = 7
+FIRST_ASSET_ID = 31
+FOREX_CATEGORY_ID = 1
+METALS_CATEGORY_ID = 2
+
+_HOUR_S = 3_600
+_DAY_S = 24 * _HOUR_S
+SCHEDULE_TIME_ZONE = "America/New_York"
+
+
+class Directory:
+    """Symbols and assets by number and by name."""
+
+    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+        self.contracts = contracts
+        self.symbol_ids = {
+            symbol: FIRST_SYMBOL_ID + SYMBOL_ID_STEP * rank for rank, symbol in enumerate(contracts)
+        }
+        self.symbols = {number: symbol for symbol, number in self.symbol_ids.items()}
+        names = [name for each in contracts.values() for name in (each.base_asset, each.quote_asset)]
+        self.asset_ids = {name: FIRST_ASSET_ID + rank for rank, name in enumerate(dict.fromkeys(names))}
+        self.assets = {number: name for name, number in self.asset_ids.items()}
+
+    def conversion_chain(self, first: str, last: str) -> list[str] | None:
+        """Return the fewest symbols that lead from one asset to another, None if none do."""
+        chains: dict[str, list[str]] = {first: []}
+        reached = [first]
+        for asset in reached:
+            if asset == last:
+                return chains[asset]
+            for symbol, contract in self.contracts.items():
+                ends = {contract.base_asset, contract.quote_asset}
+                if asset not in ends:
+                    continue
+                (other,) = ends - {asset}
+                if other not in chains:
+                    chains[other] = [*chains[asset], symbol]
+                    reached.append(other)
+        return None
+
+
+def schedule(symbol: str) -> Iterable[tuple[int, int]]:
+    """Return when a symbol trades, as seconds from Sunday 00:00 New York."""
+    opening = BREAK_END_HOUR if symbol in DAILY_BREAK_SYMBOLS else ROLL_HOUR
+    if opening == ROLL_HOUR:
+        return [(opening * _HOUR_S, 5 * _DAY_S + ROLL_HOUR * _HOUR_S)]
+    return [(day * _DAY_S + opening * _HOUR_S, (day + 1) * _DAY_S + ROLL_HOUR * _HOUR_S) for day in range(5)]

@@ -1,0 +1,274 @@
+"""The venue without its doors: plays quotes through the matching core and writes the books.
+
+What a step did is in the books before any listener is told to send it. Requests arrive at the venue's
+present; in one process run everything is decided by the quotes and the order of the requests alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from venue.calendar import is_open
+from venue.faults import Faults, FaultyMessage
+from venue.ledger import Ledger
+from venue.matching import MarketRequest, Matching
+from venue.playback import Playback, Spot
+from venue.records import (
+    Deal,
+    Execution,
+    ExecutionKind,
+    Order,
+    OrderKind,
+    Position,
+    Refusal,
+    RefusedError,
+    StopChange,
+)
+
+QUOTES_PER_COMMIT = 256
+
+
+class Pace(Protocol):
+    """What says how late it is at the venue."""
+
+    def now_ms(self, played_ms: int) -> int:
+        """Return the venue's time, given the last moment played; never before it."""
+
+
+class Stepped:
+    """Time stands where the last step left it."""
+
+    def now_ms(self, played_ms: int) -> int:
+        """Return the last moment played."""
+        return played_ms
+
+
+class Listener(Protocol):
+    """Who sends on what happens."""
+
+    def on_spot(self, spot: Spot) -> None:
+        """Take a quote."""
+
+    def on_execution(self, execution: Execution) -> None:
+        """Take an execution that is to be told."""
+
+    def flush(self) -> None:
+        """Send what was taken: the books hold it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request led to: its order, and the executions to be told now."""
+
+    order: Order
+    executions: tuple[Execution, ...]
+
+
+class Exchange:
+    """One account at one venue."""
+
+    def __init__(
+        self, playback: Playback, matching: Matching, ledger: Ledger, faults: Faults, pace: Pace
+    ) -> None:
+        self.playback = playback
+        self.matching = matching
+        self.ledger = ledger
+        self.faults = faults
+        self.listener: Listener | None = None
+        self.last_stamp_ms: int | None = None
+        self._pace = pace
+        self._playing = asyncio.Lock()
+        self._late: list[tuple[int, int, Execution]] = []  # heap: due, order of arrival, what to tell
+        self._arrivals = count()
+        self._order_delay_ms: dict[int, int | None] = {}  # by position: late by so much, None: never told
+        self._next_refusal_id = ledger.last_id(Refusal) + 1
+        matching.quotes.update(playback.last_quotes)
+
+    @classmethod
+    def resume(
+        cls,
+        playback: Playback,
+        matching: Matching,
+        ledger: Ledger,
+        faults: Faults,
+        pace: Pace,
+        *,
+        deposit_cents: int,
+    ) -> Exchange:
+        """Take up the account where the books left it; in new books open it with a deposit."""
+        balance = ledger.balance()
+        if balance is None:
+            matching.deposit(deposit_cents, playback.time_ms)
+            ledger.write(matching.take_changes(), playback.time_ms)
+        else:
+            matching.restore(
+                orders=ledger.standing(Order),
+                positions=ledger.standing(Position),
+                balance=balance,
+                last_ids=(
+                    ledger.last_id(Order),
+                    ledger.last_position_id(),
+                    ledger.last_id(Deal),
+                    ledger.last_id(StopChange),
+                ),
+            )
+        return cls(playback, matching, ledger, faults, pace)
+
+    @property
+    def now_ms(self) -> int:
+        """The venue's time."""
+        return self._pace.now_ms(self.playback.time_ms)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    async def play(self, until_ms: int) -> None:
+        """Play every quote up to a time, in steps that are written before they are told."""
+        async with self._playing:
+            while self.playback.time_ms < until_ms:
+                played = 0
+                while played < QUOTES_PER_COMMIT and self.playback.time_ms < until_ms:
+                    played += self._play_moment(until_ms)
+                self._commit(self.playback.time_ms)
+                if self.listener is not None:
+                    self.listener.flush()
+                await asyncio.sleep(0)
+
+    def _play_moment(self, until_ms: int) -> int:
+        """Play the next moment that has a quote or a late message."""
+        due = [self._late[0][0]] if self._late else []
+        due += self.matching.due_protections_ms()
+        until_ms = max(min(until_ms, *due), self.playback.time_ms) if due else until_ms
+        spots = self.playback.take(until_ms)
+        now_ms = self.playback.time_ms
+        for execution in self.matching.on_time(now_ms):
+            self._tell(execution)
+        for spot in spots:
+            self.last_stamp_ms = spot.time_ms
+            if self.listener is not None:
+                self.listener.on_spot(spot)
+            for execution in self.matching.on_quote(spot.symbol, spot.time_ms, spot.bid, spot.ask):
+                self._tell(execution)
+        while self._late and self._late[0][0] <= now_ms:
+            execution = heapq.heappop(self._late)[2]
+            if self.listener is not None:
+                self.listener.on_execution(execution)
+        return max(1, len(spots))
+
+    def _commit(self, now_ms: int) -> None:
+        self.ledger.write(self.matching.take_changes(), now_ms)
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def submit(self, request: MarketRequest) -> Answer | None:
+        """Take a market order; None if it is refused and a fault swallows that.
+
+        Raises:
+            RefusedError: it breaks a rule, and the answer is not swallowed by a fault.
+        """
+        now_ms = self.now_ms
+        delay_ms = self.faults.take(FaultyMessage.ORDER_RESPONSE)
+        try:
+            executions = self.matching.submit(
+                request, now_ms, market_open=self._is_open(request.symbol, now_ms)
+            )
+        except RefusedError as error:
+            self._note_refusal("NewOrder", error, request.symbol, client_order_id=request.client_order_id)
+            if delay_ms is None:
+                return None
+            raise
+        if delay_ms != 0:
+            self._order_delay_ms[executions[0].position.position_id] = delay_ms
+        return self._answer(executions, now_ms)
+
+    def close(self, position_id: int, volume_cents: int) -> Answer:
+        """Take a request to close a position or a part of it.
+
+        Raises:
+            RefusedError: it breaks a rule.
+        """
+        now_ms = self.now_ms
+        position = self.matching.positions.get(position_id)
+        market_open = position is not None and self._is_open(position.symbol, now_ms)
+        try:
+            executions = self.matching.close(position_id, volume_cents, now_ms, market_open=market_open)
+        except RefusedError as error:
+            self._note_refusal("ClosePosition", error, position.symbol if position else "", position_id)
+            raise
+        return self._answer(executions, now_ms)
+
+    def amend(self, position_id: int, stop_points: int | None, target_points: int | None) -> Answer:
+        """Take a request to set a position's levels.
+
+        Raises:
+            RefusedError: it breaks a rule.
+        """
+        now_ms = self.now_ms
+        position = self.matching.positions.get(position_id)
+        try:
+            executions = self.matching.amend(position_id, stop_points, target_points, now_ms)
+        except RefusedError as error:
+            self._note_refusal("AmendPositionSLTP", error, position.symbol if position else "", position_id)
+            raise
+        return self._answer(executions, now_ms)
+
+    def _is_open(self, symbol: str, now_ms: int) -> bool:
+        known = symbol in self.playback.store.contracts
+        return not known or (is_open(symbol, now_ms) and self.playback.store.has_bar_from(symbol, now_ms))
+
+    def _note_refusal(
+        self,
+        request: str,
+        error: RefusedError,
+        symbol: str,
+        position_id: int | None = None,
+        client_order_id: str = "",
+    ) -> None:
+        now_ms = self.now_ms
+        refusal = Refusal(
+            self._next_refusal_id,
+            now_ms,
+            request,
+            symbol,
+            error.code,
+            error.description,
+            client_order_id,
+            position_id,
+        )
+        self._next_refusal_id += 1
+        self.ledger.write([refusal], self.playback.time_ms)
+
+    def _answer(self, executions: tuple[Execution, ...], now_ms: int) -> Answer:
+        self._commit(self.playback.time_ms)
+        told = tuple(each for each in executions if self._is_told_now(each, now_ms))
+        return Answer(executions[0].order, told)
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def _tell(self, execution: Execution) -> None:
+        if self._is_told_now(execution, execution.at_ms) and self.listener is not None:
+            self.listener.on_execution(execution)
+
+    def _is_told_now(self, execution: Execution, now_ms: int) -> bool:
+        """Let the faults have their way with an execution that is to be told."""
+        delay_ms = self._delay_ms(execution)
+        if delay_ms:
+            heapq.heappush(self._late, (now_ms + delay_ms, next(self._arrivals), execution))
+        return delay_ms == 0
+
+    def _delay_ms(self, execution: Execution) -> int | None:
+        """Return how late an execution is told, None if it never is."""
+        of_opening = execution.order.order_id == execution.position.opening_order_id
+        of_protection = execution.by_server and execution.kind is ExecutionKind.ACCEPTED
+        if (of_opening or of_protection) and execution.position.position_id in self._order_delay_ms:
+            return self._order_delay_ms[execution.position.position_id]
+        if execution.order.kind is not OrderKind.MARKET:
+            return 0
+        if execution.kind is ExecutionKind.ACCEPTED:
+            return self.faults.take(FaultyMessage.ACCEPT)
+        if execution.kind is ExecutionKind.FILLED:
+            return self.faults.take(FaultyMessage.FILL)
+        return 0

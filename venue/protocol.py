@@ -1,0 +1,108 @@
+"""Frames and messages of the Open API, as the official package defines them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+
+from google.protobuf.message import DecodeError, Message
+
+# Importing the official package starts its client module, which installs a Twisted reactor: the one
+# for asyncio must be there before, or a process that runs Twisted on its own loop cannot use both.
+from twisted.internet import asyncioreactor, error
+
+with contextlib.suppress(error.ReactorAlreadyInstalledError):
+    asyncioreactor.install(asyncio.new_event_loop())
+
+from ctrader_open_api.messages import OpenApiCommonMessages_pb2 as common
+from ctrader_open_api.messages import OpenApiMessages_pb2 as messages
+from ctrader_open_api.messages import OpenApiModelMessages_pb2 as model
+from ctrader_open_api.messages.OpenApiCommonModelMessages_pb2 import HEARTBEAT_EVENT
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "HEARTBEAT_EVENT",
+    "FrameTooLongError",
+    "common",
+    "decode",
+    "encode",
+    "messages",
+    "model",
+    "pack",
+    "payload_type",
+    "read_envelope",
+]
+
+FRAME_BYTES_MAX = 1_000_000  # of what a client sends
+_LENGTH = struct.Struct(">I")
+
+
+class FrameTooLongError(Exception):
+    """A client announced a frame that the venue does not take."""
+
+
+def _by_payload_type() -> dict[int, type[Message]]:
+    found = {}
+    for module in (common, messages):
+        for name in module.DESCRIPTOR.message_types_by_name:
+            kind = getattr(module, name)
+            if "payloadType" in kind.DESCRIPTOR.fields_by_name and name != "ProtoMessage":
+                found[kind().payloadType] = kind
+    return found
+
+
+_KINDS = _by_payload_type()
+
+
+def payload_type(message: Message) -> int:
+    """Return the number of a message's kind."""
+    return int(message.payloadType)  # type: ignore[attr-defined] # the generated classes carry no types
+
+
+def encode(message: Message) -> tuple[int, bytes]:
+    """Return a message's kind and body, to be packed for any number of receivers."""
+    return payload_type(message), message.SerializeToString()
+
+
+def pack(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:
+    """Return one frame: the length, then the envelope."""
+    envelope = common.ProtoMessage(payloadType=kind, payload=body)
+    if client_msg_id is not None:
+        envelope.clientMsgId = client_msg_id
+    frame = envelope.SerializeToString()
+    return _LENGTH.pack(len(frame)) + bytes(frame)
+
+
+async def read_envelope(reader: asyncio.StreamReader) -> common.ProtoMessage:
+    """Read one frame.
+
+    Raises:
+        FrameTooLongError: the announced length is above the limit.
+        DecodeError: the frame is not an envelope.
+        asyncio.IncompleteReadError: the connection ended.
+    """
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > FRAME_BYTES_MAX:
+        raise FrameTooLongError(f"a frame of {length} bytes is longer than {FRAME_BYTES_MAX}")
+    envelope = common.ProtoMessage()
+    envelope.ParseFromString(await reader.readexactly(length))
+    if not envelope.IsInitialized():
+        raise DecodeError("the envelope has no payloadType")
+    return envelope
+
+
+def decode(envelope: common.ProtoMessage) -> Message | None:
+    """Return the message in an envelope, None if its kind is unknown.
+
+    Raises:
+        DecodeError: the body is not such a message, or lacks a required field.
+    """
+    kind = _KINDS.get(envelope.payloadType)
+    if kind is None:
+        return None
+    message = kind()
+    message.ParseFromString(envelope.payload)
+    if not message.IsInitialized():
+        raise DecodeError("a required field is missing")
+    return message

@@ -1,0 +1,193 @@
+"""The Open API door: TLS connections, frames in and out, quotes and executions to whom they concern."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from shared.clock import monotonic_s
+from venue.exchange import Answer
+from venue.playback import Spot
+from venue.protocol import FrameTooLongError, common, encode, messages, pack, read_envelope
+from venue.records import Execution, OrderKind, OrderStatus
+from venue.session import Floor, Session, spot_event
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_AFTER_S = 25.0  # of the venue's own silence
+CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps
+HOUSEKEEPING_EVERY_S = 1.0
+UNSENT_BYTES_MAX = 32_000_000  # a client that does not read is cut off
+DRAIN_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Requester:
+    session: Session
+    client_msg_id: str | None
+
+
+class VenueServer:
+    """All connections to the venue. Listens to the exchange."""
+
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+        self._sessions: dict[Session, asyncio.StreamWriter] = {}
+        self._requesters: dict[int, _Requester] = {}  # by order, until it is done
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Open the door; return its port."""
+        self._server = await asyncio.start_server(self._serve, host, port, ssl=context)
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Close the door and every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in (self._housekeeping, *self._tasks):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def drain(self) -> None:
+        """Wait until every client's bytes have left the process; cut off who does not take them."""
+        for writer in list(self._sessions.values()):
+            try:
+                async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                    await writer.drain()
+            except (TimeoutError, ConnectionError):
+                writer.transport.abort()
+
+    # -- one connection ------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        writer.transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
+        session = Session(self._floor, self, writer.write, monotonic_s())
+        self._sessions[session] = writer
+        try:
+            await self._converse(session, reader)
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            log.debug("a client left")
+        except asyncio.CancelledError:
+            log.debug("the venue closes a connection")
+        finally:
+            del self._sessions[session]
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
+                    await writer.wait_closed()
+
+    async def _converse(self, session: Session, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                envelope = await read_envelope(reader)
+            except DecodeError as error:
+                session.send(common.ProtoErrorRes(errorCode="INVALID_REQUEST", description=str(error)))
+            except FrameTooLongError as error:
+                session.send(common.ProtoErrorRes(errorCode="FRAME_TOO_LONG", description=str(error)))
+                session.flush(monotonic_s())
+                return
+            else:
+                session.take(envelope, monotonic_s())
+            self.flush()
+
+    async def _keep_house(self) -> None:
+        """Send heartbeats, drop the silent and those who do not read."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+            now_s = monotonic_s()
+            for session, writer in list(self._sessions.items()):
+                unsent = writer.transport.get_write_buffer_size()
+                if now_s - session.heard_s > CLIENT_SILENCE_S_MAX or unsent > UNSENT_BYTES_MAX:
+                    log.warning("a client is cut off: silent, or %d bytes unread", unsent)
+                    writer.transport.abort()
+                elif now_s - session.sent_s >= HEARTBEAT_AFTER_S:
+                    session.heartbeat()
+                    session.flush(now_s)
+
+    # -- what the exchange says ----------------------------------------------------------------
+
+    def on_spot(self, spot: Spot) -> None:
+        """Put a quote on the way to its subscribers, made once for all who want it alike."""
+        frames: dict[tuple[bool, bool], bytes] = {}
+        for session in self._sessions:
+            with_stamp = session.spots.get(spot.symbol)
+            if with_stamp is None:
+                continue
+            variant = with_stamp, spot.symbol in session.bars
+            frame = frames.get(variant)
+            if frame is None:
+                frame = frames[variant] = self._spot_frame(spot, *variant)
+            session.send_frame(frame)
+
+    def _spot_frame(self, spot: Spot, with_stamp: bool, with_bar: bool) -> bytes:
+        event = spot_event(
+            self._floor.credentials.account_id,
+            self._floor.directory.symbol_ids[spot.symbol],
+            spot,
+            spot.bar if with_bar else None,
+            with_stamp=with_stamp,
+        )
+        return pack(*encode(event))
+
+    def on_execution(self, execution: Execution) -> None:
+        """Put an execution on the way; who sent the order finds its own message id on it."""
+        requester = self._requesters.get(execution.order.order_id)
+        if execution.order.status is not OrderStatus.ACCEPTED:
+            self._requesters.pop(execution.order.order_id, None)
+        kind, body = encode(self._floor.translator.execution(execution))
+        for session in self._sessions:
+            if session.is_authorized:
+                own = requester is not None and requester.session is session
+                client_msg_id = requester.client_msg_id if own and requester is not None else None
+                session.send_frame(pack(kind, body, client_msg_id))
+
+    def flush(self) -> None:
+        """Write what is on the way."""
+        now_s = monotonic_s()
+        for session in self._sessions:
+            session.flush(now_s)
+
+    # -- what a session asks for ---------------------------------------------------------------
+
+    def answer(self, answer: Answer, session: Session, client_msg_id: str | None) -> None:
+        """Send the executions that a request led to, and remember whose order it is until it is done."""
+        self._requesters[answer.order.order_id] = _Requester(session, client_msg_id)
+        for execution in answer.executions:
+            self.on_execution(execution)
+        if answer.order.kind is not OrderKind.MARKET:
+            del self._requesters[answer.order.order_id]  # what a protective order does later is the venue's
+
+    def tokens_rotated(self) -> None:
+        """End every session of the account: its token is void."""
+        account_id = self._floor.credentials.account_id
+        for session in self._sessions:
+            if session.is_authorized:
+                session.leave()
+                session.send(
+                    messages.ProtoOAAccountsTokenInvalidatedEvent(
+                        ctidTraderAccountIds=[account_id], reason="The token was refreshed"
+                    )
+                )
+                session.send(messages.ProtoOAAccountDisconnectEvent(ctidTraderAccountId=account_id))

@@ -1,0 +1,47 @@
+"""Settings of the simulated venue: where it listens, what it plays, how its account begins."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class VenueSettings(BaseSettings):
+    """Read once in main.py, passed on as plain values."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VENUE_", frozen=True, env_file=".env", extra="ignore", env_ignore_empty=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65_535)  # 0: a free one, kept over a restart
+    control_port: int = Field(default=0, ge=0, le=65_535)
+    names: Annotated[tuple[str, ...], NoDecode] = ("localhost", "127.0.0.1", "::1")  # on the certificate
+    state_dir: Path = Path("var/venue")
+
+    data_dir: Path | None = None  # bars from files; without it, a synthetic market
+    seed: int = Field(default=1, ge=0)
+    market_start: AwareDatetime = datetime(2025, 1, 5, 22, tzinfo=UTC)  # of the synthetic one
+    slices: int = Field(default=20_000, ge=2, le=2_000_000)  # of the synthetic one
+    start: AwareDatetime | None = None  # when the venue's time begins; default: after `history_slices`
+    history_slices: int = Field(default=1_000, ge=0)
+    speed: float = Field(default=0.0, ge=0, le=100_000, allow_inf_nan=False)  # 0: stepped by the control door
+
+    initial_balance: Decimal = Field(default=Decimal(10_000), gt=0, le=Decimal(10**9), decimal_places=2)
+    leverage: int = Field(default=100, ge=1, le=1_000)
+    commission: bool = True
+    latency_ms: int = Field(default=130, ge=0, le=60_000)  # from an order's arrival to the earliest fill
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )

@@ -1,0 +1,222 @@
+"""The venue's records as Open API messages."""
+
+from __future__ import annotations
+
+from shared.contracts import POINTS_PER_UNIT, CommissionKind, Contract
+from venue.bars import Bar
+from venue.directory import (
+    FOREX_CATEGORY_ID,
+    METALS_CATEGORY_ID,
+    SCHEDULE_TIME_ZONE,
+    Directory,
+    schedule,
+)
+from venue.money import CENTS, MONEY_DIGITS
+from venue.protocol import messages, model
+from venue.records import Deal, Execution, Order, OrderKind, Position, PositionStatus
+
+MINUTE_MS = 60_000
+_RATE_SCALE = 10**8  # of a precise commission rate
+_PERCENT_SCALE = 10**5  # of one that is a percentage
+_COMMISSION_TYPES = {
+    CommissionKind.USD_PER_MILLION_USD: model.USD_PER_MILLION_USD,
+    CommissionKind.USD_PER_LOT: model.USD_PER_LOT,
+    CommissionKind.PERCENTAGE_OF_VALUE: model.PERCENTAGE_OF_VALUE,
+    CommissionKind.QUOTE_CCY_PER_LOT: model.QUOTE_CCY_PER_LOT,
+}
+
+
+def price(points: int) -> float:
+    """Return a price in price units."""
+    return round(points / POINTS_PER_UNIT, 5)
+
+
+def points(value: float) -> int:
+    """Return a price in points."""
+    return round(value * POINTS_PER_UNIT)
+
+
+def trendbar(bar: Bar, period: int | None = None) -> model.ProtoOATrendbar:
+    """Return a bar: of history (with its close, without its period) or live (the other way round)."""
+    message = model.ProtoOATrendbar(
+        volume=bar.volume,
+        low=bar.low,
+        deltaOpen=bar.open - bar.low,
+        deltaHigh=bar.high - bar.low,
+        utcTimestampInMinutes=bar.open_ms // MINUTE_MS,
+    )
+    if period is None:
+        message.deltaClose = bar.close - bar.low
+    else:
+        message.period = period
+    return message
+
+
+class Translator:
+    """Records to messages; knows the account and the venue's numbers."""
+
+    def __init__(self, directory: Directory, account_id: int) -> None:
+        self._directory = directory
+        self._account_id = account_id
+
+    def execution(self, execution: Execution) -> messages.ProtoOAExecutionEvent:
+        """Return an execution event."""
+        event = messages.ProtoOAExecutionEvent(
+            ctidTraderAccountId=self._account_id,
+            executionType=model.ProtoOAExecutionType.Value(execution.kind),
+            position=self.position(execution.position),
+            order=self.order(execution.order),
+        )
+        if execution.deal is not None:
+            event.deal.CopyFrom(self.deal(execution.deal))
+        if execution.error_code:
+            event.errorCode = execution.error_code
+        if execution.by_server:
+            event.isServerEvent = True
+        return event
+
+    def order(self, order: Order) -> model.ProtoOAOrder:
+        """Return an order; levels in price units, distances in points."""
+        protective = order.kind is OrderKind.STOP_LOSS_TAKE_PROFIT
+        message = model.ProtoOAOrder(
+            orderId=order.order_id,
+            tradeData=self._trade_data(order, order.volume_cents, order.arrived_ms),
+            orderType=model.ProtoOAOrderType.Value(order.kind),
+            orderStatus=model.ProtoOAOrderStatus.Value(f"ORDER_STATUS_{order.status}"),
+            executedVolume=order.executed_cents,
+            utcLastUpdateTimestamp=order.updated_ms,
+            closingOrder=order.closing,
+            timeInForce=model.GOOD_TILL_CANCEL if protective else model.IMMEDIATE_OR_CANCEL,
+            positionId=order.position_id,
+        )
+        if order.client_order_id:
+            message.clientOrderId = order.client_order_id
+        if order.execution_points is not None:
+            message.executionPrice = price(order.execution_points)
+        if order.stop_points is not None:
+            message.stopPrice = price(order.stop_points)
+        if order.target_points is not None:
+            message.limitPrice = price(order.target_points)
+        if order.relative_stop_points is not None:
+            message.relativeStopLoss = order.relative_stop_points
+        if order.relative_target_points is not None:
+            message.relativeTakeProfit = order.relative_target_points
+        return message
+
+    def position(self, position: Position) -> model.ProtoOAPosition:
+        """Return a position; a closed one has neither volume nor price."""
+        closed = position.status is PositionStatus.CLOSED
+        message = model.ProtoOAPosition(
+            positionId=position.position_id,
+            tradeData=self._trade_data(position, position.volume_cents, position.opened_ms),
+            positionStatus=model.ProtoOAPositionStatus.Value(f"POSITION_STATUS_{position.status}"),
+            swap=position.swap_cents,
+            price=0.0 if closed else price(position.entry_points),
+            utcLastUpdateTimestamp=position.updated_ms,
+            commission=position.commission_cents,
+            marginRate=position.margin_rate,
+            usedMargin=position.used_margin_cents,
+            moneyDigits=MONEY_DIGITS,
+        )
+        if position.stop_points is not None and not closed:
+            message.stopLoss = price(position.stop_points)
+        if position.target_points is not None and not closed:
+            message.takeProfit = price(position.target_points)
+        return message
+
+    def deal(self, deal: Deal) -> model.ProtoOADeal:
+        """Return a deal, with the round trip's result if it closes."""
+        message = model.ProtoOADeal(
+            dealId=deal.deal_id,
+            orderId=deal.order_id,
+            positionId=deal.position_id,
+            volume=deal.volume_cents,
+            filledVolume=deal.volume_cents,
+            symbolId=self._directory.symbol_ids[deal.symbol],
+            createTimestamp=deal.created_ms,
+            executionTimestamp=deal.executed_ms,
+            utcLastUpdateTimestamp=deal.executed_ms,
+            executionPrice=price(deal.price_points),
+            tradeSide=model.ProtoOATradeSide.Value(deal.side),
+            dealStatus=model.FILLED,
+            marginRate=deal.margin_rate,
+            commission=deal.commission_cents,
+            baseToUsdConversionRate=deal.base_to_usd_rate,
+            moneyDigits=MONEY_DIGITS,
+        )
+        if deal.entry_points is not None:
+            message.closePositionDetail.CopyFrom(
+                model.ProtoOAClosePositionDetail(
+                    entryPrice=price(deal.entry_points),
+                    grossProfit=deal.gross_cents,
+                    swap=deal.swap_cents,
+                    commission=deal.round_trip_commission_cents,
+                    balance=deal.balance_cents,
+                    quoteToDepositConversionRate=deal.quote_to_deposit_rate,
+                    closedVolume=deal.volume_cents,
+                    balanceVersion=deal.balance_version,
+                    moneyDigits=MONEY_DIGITS,
+                    pnlConversionFee=0,
+                )
+            )
+        return message
+
+    def light_symbol(self, symbol: str) -> model.ProtoOALightSymbol:
+        """Return what the list of symbols says of one."""
+        contract = self._directory.contracts[symbol]
+        return model.ProtoOALightSymbol(
+            symbolId=self._directory.symbol_ids[symbol],
+            symbolName=symbol,
+            enabled=True,
+            baseAssetId=self._directory.asset_ids[contract.base_asset],
+            quoteAssetId=self._directory.asset_ids[contract.quote_asset],
+            symbolCategoryId=METALS_CATEGORY_ID if contract.base_asset == "XAU" else FOREX_CATEGORY_ID,
+            description=f"{contract.base_asset} against {contract.quote_asset}",
+        )
+
+    def symbol(self, symbol: str) -> model.ProtoOASymbol:
+        """Return a symbol's terms."""
+        contract = self._directory.contracts[symbol]
+        percentage = contract.commission_kind is CommissionKind.PERCENTAGE_OF_VALUE
+        rate = contract.commission_rate * (_PERCENT_SCALE if percentage else _RATE_SCALE)
+        distance = int(contract.min_stop_distance * POINTS_PER_UNIT)
+        return model.ProtoOASymbol(
+            symbolId=self._directory.symbol_ids[symbol],
+            digits=contract.digits,
+            pipPosition=contract.pip_position,
+            enableShortSelling=True,
+            guaranteedStopLoss=False,
+            swapLong=0.0,
+            swapShort=0.0,
+            minVolume=_cents(contract, "min_volume_units"),
+            maxVolume=_cents(contract, "max_volume_units"),
+            stepVolume=_cents(contract, "step_volume_units"),
+            lotSize=_cents(contract, "lot_units"),
+            schedule=[
+                model.ProtoOAInterval(startSecond=start, endSecond=end) for start, end in schedule(symbol)
+            ],
+            scheduleTimeZone=SCHEDULE_TIME_ZONE,
+            commissionType=_COMMISSION_TYPES[contract.commission_kind],
+            preciseTradingCommissionRate=int(rate),
+            slDistance=distance,
+            tpDistance=distance,
+            distanceSetIn=model.SYMBOL_DISTANCE_IN_POINTS,
+            tradingMode=model.ENABLED,
+        )
+
+    def _trade_data(
+        self, record: Order | Position, volume_cents: int, open_ms: int
+    ) -> model.ProtoOATradeData:
+        return model.ProtoOATradeData(
+            symbolId=self._directory.symbol_ids[record.symbol],
+            volume=volume_cents,
+            tradeSide=model.ProtoOATradeSide.Value(record.side),
+            openTimestamp=open_ms,
+            label=record.label or None,
+            comment=record.comment or None,
+            guaranteedStopLoss=False,
+        )
+
+
+def _cents(contract: Contract, field: str) -> int:
+    return int(getattr(contract, field) * CENTS)
