@@ -7,6 +7,7 @@ import pytest
 
 from services.features import squeeze
 from services.features.schema import Schema, alpha_schema, guard_schema, risk_schema
+from services.inference.chain import guard_observation
 from tests.features.conftest import SYMBOLS
 
 
@@ -73,3 +74,19 @@ def test_account_squeeze_by_hand() -> None:
     """Drawdown is a fraction; five times the equity in margin is the end of the scale."""
     assert squeeze.squeeze_account(0.25, 2.5).tolist() == [0.25, 0.5]
     assert squeeze.squeeze_account(-0.1, 9.0).tolist() == [0, 1]
+
+
+def test_candidate_columns_are_those_that_the_live_chain_fills_in() -> None:
+    """One rule, whoever applies it: a model must be asked what it was trained on."""
+    directions, previous = [1, 0, -1, 1, 0], [(1,) * 3, (), (1,), (-1, 1, 1), (1,)]
+    stop, target, close = 0.3, 0.75, 150.0
+    live = guard_observation(np.zeros(105), 2, directions, previous, stop, target, close)
+    mine = np.zeros((5, 5))
+    mine[:] = squeeze.squeeze_candidate(
+        [0, 0, -1, 0, 0],
+        [3, 0, 0, 2, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, squeeze.stop_percent(stop, close), 0, 0],
+        [0, 0, squeeze.reward_to_risk(target, stop), 0, 0],
+    )
+    np.testing.assert_allclose(live[:100].reshape(5, 20)[:, 15:], mine, rtol=1e-12)

@@ -1,0 +1,23 @@
+"""The feature service's process: settings -> handlers -> run. Its only outside is Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.features.handlers import FeaturesHandlers
+from services.features.settings import FeaturesSettings
+from shared.bus import RedisBus
+from shared.messages import BarClosed
+from shared.runtime import Service, on, run
+
+
+@asynccontextmanager
+async def build(settings: FeaturesSettings, bus: RedisBus) -> AsyncIterator[Service]:
+    """Wire settings to handlers: the only function that knows them all."""
+    handlers = FeaturesHandlers(settings.symbols, bus, slices_min=settings.slices_min)
+    yield Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers)
+
+
+if __name__ == "__main__":
+    run("features", build, FeaturesSettings)
