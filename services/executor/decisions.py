@@ -146,7 +146,7 @@ def _decide(signal: SignalEmitted, key: str, situation: _Situation) -> tuple[Mes
 
 
 def _requested(signal: SignalEmitted, key: str, size: Sized, situation: _Situation) -> OrderRequested:
-    return OrderRequested.model_validate(  # that what the signal may lack is there was checked
+    return OrderRequested.model_validate(  # `_lacking` and the limits have refused what may be None
         {
             "meta": signal.meta.effect(OrderRequested, signal.symbol),
             "client_order_id": key,

@@ -73,8 +73,9 @@ class Policy:
     sizing: SizingPolicy = field(default_factory=SizingPolicy)
 
     def __post_init__(self) -> None:
-        if not 0 < self.risk_fraction_max <= RISK_FRACTION_HARD_MAX:
-            raise InputError(f"risk_fraction_max {self.risk_fraction_max}: above 0, at most 0.02")
+        risk = self.risk_fraction_max
+        if not risk.is_finite() or not 0 < risk <= RISK_FRACTION_HARD_MAX:
+            raise InputError(f"risk_fraction_max {risk}: above 0, at most {RISK_FRACTION_HARD_MAX}")
 
 
 @dataclass(frozen=True, slots=True)
