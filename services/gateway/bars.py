@@ -1,0 +1,91 @@
+"""Bar closing and slices, live. Pure: venue stamps go in, complete slices come out.
+
+The venue has no bar-close event. A bar is closed by the first update of a later one, or by time; the last
+update of the old bar is the bar, not the update that closes it. A slice is complete when no symbol can
+still add to it, or at its deadline: then a symbol without a bar gets a synthetic one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from services.gateway.slices import Bar, fill_slice
+
+BAR_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """All symbols' bars of one open time, in symbol order, prices in points."""
+
+    open_time_ms: int
+    bars: tuple[Bar[int], ...]
+
+    @property
+    def close_ms(self) -> int:
+        """When the slice became known."""
+        return self.open_time_ms + BAR_MS
+
+
+class SliceAssembler:
+    """Follows the forming bar of every symbol and gives out slices, oldest first, each once."""
+
+    def __init__(self, symbols: Sequence[str], *, bar_close_ms: int, deadline_ms: int) -> None:
+        self._symbols = tuple(symbols)
+        self._bar_close_ms = bar_close_ms
+        self._deadline_ms = deadline_ms
+        self._forming: dict[str, Bar[int]] = {}
+        self._closed: dict[int, dict[str, Bar[int]]] = {}
+        self._previous_close: dict[str, int] = {}
+        self._done_ms = 0  # open time of the last slice given out
+
+    def start_after(self, last: Slice, forming: Mapping[str, Bar[int]]) -> None:
+        """Go on behind a history: its last slice, and the bars that were forming when it was asked for."""
+        self._done_ms = last.open_time_ms
+        self._previous_close = {bar.symbol: bar.close for bar in last.bars}
+        self._closed.clear()
+        self._forming = {s: bar for s, bar in forming.items() if bar.open_time_ms > self._done_ms}
+
+    def update(self, bar: Bar[int]) -> bool:
+        """Take a forming bar's newest state. False: it came after its slice, and is not taken."""
+        if bar.open_time_ms <= self._done_ms:
+            return False
+        forming = self._forming.get(bar.symbol)
+        if forming is not None and bar.open_time_ms < forming.open_time_ms:
+            return False
+        if forming is not None and bar.open_time_ms > forming.open_time_ms:
+            self._close(forming)
+        self._forming[bar.symbol] = bar
+        return True
+
+    def take(self, now_ms: int) -> list[Slice]:
+        """Return the slices that are complete at venue time `now_ms`."""
+        for forming in list(self._forming.values()):
+            if now_ms >= forming.open_time_ms + BAR_MS + self._bar_close_ms:
+                self._close(forming)
+                del self._forming[forming.symbol]
+        complete = []
+        while self._closed and self._is_complete(at := min(self._closed), now_ms):
+            bars = fill_slice(at, self._closed.pop(at), self._previous_close, self._symbols)
+            self._previous_close = {bar.symbol: bar.close for bar in bars}
+            self._done_ms = at
+            complete.append(Slice(at, bars))
+        return complete
+
+    def next_deadline_ms(self) -> int | None:
+        """Return the venue time at which `take` may give something even if no quote comes."""
+        waits = [bar.open_time_ms + BAR_MS + self._bar_close_ms for bar in self._forming.values()]
+        waits += [at + BAR_MS + self._deadline_ms for at in self._closed]
+        return min(waits, default=None)
+
+    def _close(self, bar: Bar[int]) -> None:
+        self._closed.setdefault(bar.open_time_ms, {})[bar.symbol] = bar
+
+    def _is_complete(self, open_ms: int, now_ms: int) -> bool:
+        """Whether no symbol can still add to the slice, or its time is over."""
+        if now_ms >= open_ms + BAR_MS + self._deadline_ms:
+            return True
+        closed = self._closed[open_ms]
+        later = {symbol for symbol, bar in self._forming.items() if bar.open_time_ms > open_ms}
+        return all(symbol in closed or symbol in later for symbol in self._symbols)

@@ -1,0 +1,706 @@
+"""The order desk: every order's path from request to end, and the account as it stands.
+
+An order is journalled before its first byte leaves and is never sent twice. What comes back is journalled
+as a numbered event, then published; the journal is the outbox. Whatever has no answer is UNKNOWN until the
+venue's own books say what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+from services.gateway import orders
+from services.gateway.journal import Journal, OrderRecord, execution_key
+from services.gateway.link import Received, VenueError, error_of
+from services.gateway.orders import Status
+from services.gateway.session import Session
+from services.gateway.translate import CloseFound, OrderFound, VenueEvent
+from services.gateway.venue_time import VenueTime
+from shared import streams
+from shared.account import AccountModel, Position
+from shared.bus import BusUnavailableError, CounterError, Output
+from shared.clock import monotonic_s, utc_now
+from shared.errors import UnavailableError
+from shared.log import get_logger
+from shared.messages import (
+    AccountReported,
+    Command,
+    EventReported,
+    ExecutionKind,
+    ExecutionReported,
+    Message,
+    Meta,
+    OrderRequested,
+    Severity,
+)
+
+log = get_logger("gateway.desk")
+
+PUBLISH_RETRY_S = 0.1
+AMEND_ANSWER_S = 0.3
+AMEND_RETRY_S = 0.1
+AMEND_TRIES = 4
+CLOSE_ANSWER_S = 1.0
+CLOSE_TRIES = 5
+LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
+
+
+class Publisher(Protocol):
+    """What the desk needs of the bus."""
+
+    book: str
+
+    def holds_lease(self) -> bool:
+        """Whether this instance may act."""
+
+    async def publish(self, outputs: list[Output], *, counter: tuple[str, int] | None = None) -> list[str]:
+        """Write messages, all or none."""
+
+    async def append(self, message: Message) -> str:
+        """Write one message at any time."""
+
+    async def counter(self, name: str) -> int:
+        """Return the number of the last message published under a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the desk waits, in seconds of venue time."""
+
+    protection_s: float
+    order_answer_s: float
+    absent_after_s: float
+
+
+class Desk:
+    """One book's orders and account."""
+
+    def __init__(
+        self, journal: Journal, bus: Publisher, time: VenueTime, patience: Patience, halt_file: Path
+    ) -> None:
+        self._journal = journal
+        self._bus = bus
+        self._time = time
+        self._patience = patience
+        self._halt_file = halt_file
+        self._lock = asyncio.Lock()  # one event at a time is numbered, journalled and published
+        self._number = journal.last_number()
+        self._outbox: deque[ExecutionReported] = deque()
+        self._account_id = (0, 0)
+        self._session: Session | None = None
+        self._online = asyncio.Event()
+        self._this_link: set[str] = set()  # orders sent on the connection that is open now
+        self._absent_since_s: dict[str, float] = {}
+        self._protected: dict[str, asyncio.Event] = {}
+        self._errors: dict[str, asyncio.Queue[VenueError]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reconcile_asked = asyncio.Event()
+        self.account: AccountModel | None = None
+
+    # --- start, connection, stop ----------------------------------------------------------------
+
+    async def start(self, last_account_id: str | None) -> None:
+        """Take up what was journalled and not published."""
+        published = await self._bus.counter(execution_key())
+        self._outbox = deque(self._journal.events(after=published))
+        self._account_id = streams.id_parts(last_account_id) if last_account_id else (0, 0)
+
+    async def go_online(self, session: Session) -> None:
+        """Take over a fresh session: the account, then what the venue's books say of our orders."""
+        balance = session.trader.balance
+        if self.account is None:
+            initial = Decimal(self._journal.fact("initial_equity") or balance)
+            await self._journal.remember(initial_equity=str(initial))
+            self.account = AccountModel(
+                currency=session.trader.currency,
+                leverage=session.trader.leverage,
+                balance=balance,
+                initial_equity=initial,
+                peak_equity=Decimal(self._journal.fact("peak_equity") or initial),
+                contracts=session.contracts,
+            )
+            self._replay_history(self.account)
+        self.account.contracts = session.contracts
+        self._session = session
+        self._this_link.clear()
+        await self.reconcile()
+        self._online.set()
+
+    def go_offline(self) -> None:
+        """The connection has ended: what was sent on it and not answered is unknown from now on."""
+        self._online.clear()
+        self._session = None
+
+    async def stop(self) -> None:
+        """Cancel what is waiting; the journal knows it all."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _replay_history(self, account: AccountModel) -> None:
+        """Rebuild what the risk model sees of past trades from the journal."""
+        for event in self._journal.events():
+            record = self._journal.order(event.client_order_id)
+            if record is not None:
+                self._remember_trade(account, event, record.request)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def place_once(self, request: OrderRequested, control: Command | None) -> None:
+        """Send an order, unless the journal knows it. After a crash this runs again and sends nothing."""
+        if self._journal.order(request.client_order_id) is not None:
+            return
+        refusal = await self._refusal(request, control)
+        if refusal is not None:
+            kind, reason = refusal
+            await self.record(request, kind, reason=reason)
+            return
+        session = self._session
+        account = self.account
+        if session is None or account is None:
+            raise UnavailableError("the session ended while the order was checked")
+        contract = session.contracts[request.symbol]
+        stop = orders.relative_points(request.stop_distance, contract)
+        target = orders.relative_points(request.target_distance, contract)
+        await self._journal.begin(request, self.now_ms())
+        self._this_link.add(request.client_order_id)
+        if not self._bus.holds_lease() or self._session is not session:
+            self._this_link.discard(request.client_order_id)
+            self._reconcile_asked.set()  # journalled, not sent: the venue's books will say so
+            return
+        session.send_market_order(
+            request.client_order_id,
+            request.symbol,
+            request.direction,
+            request.volume_units,
+            stop_points=stop,
+            target_points=target,
+        )
+        await self.record(request, ExecutionKind.SENT)
+        self._spawn(self._await_answer(request, session))
+
+    async def _refusal(
+        self, request: OrderRequested, control: Command | None
+    ) -> tuple[ExecutionKind, str] | None:
+        await self._wait_online(request)
+        if orders.is_expired(request.valid_until, streams.from_milliseconds(self.now_ms())):
+            return ExecutionKind.EXPIRED, "VALID_UNTIL_PASSED"
+        if self._session is None:
+            return ExecutionKind.EXPIRED, "NO_CONNECTION"
+        if control is not None:
+            return ExecutionKind.REFUSED, f"CONTROL_{control.name}"
+        if self._halt_file.exists():
+            return ExecutionKind.REFUSED, "HALT_FILE"
+        if request.symbol not in self._session.contracts:
+            return ExecutionKind.REFUSED, "UNKNOWN_SYMBOL"
+        if self.account and any(p.symbol == request.symbol for p in self.account.positions.values()):
+            return ExecutionKind.REFUSED, "ASSET_LOCKED"
+        if any(r.request.symbol == request.symbol for r in self._journal.orders(*orders.UNRESOLVED)):
+            return ExecutionKind.REFUSED, "ASSET_LOCKED"
+        return None
+
+    async def _wait_online(self, request: OrderRequested) -> None:
+        """Wait for a session as long as the request is worth it."""
+        left_ms = streams.milliseconds(request.valid_until) - self.now_ms()
+        try:
+            async with asyncio.timeout(max(0.0, self._time.real_s(left_ms / 1000))):
+                await self._online.wait()
+        except TimeoutError:
+            log.warning("order.no_connection", order=request.client_order_id)
+
+    async def _await_answer(self, request: OrderRequested, session: Session) -> None:
+        """An order that is not even accepted in time is unknown: ask on a fresh connection."""
+        await asyncio.sleep(self._time.real_s(self._patience.order_answer_s))
+        record = self._journal.order(request.client_order_id)
+        if record and record.status is Status.SENT and not session.link.ended.is_set():
+            await self.record(request, ExecutionKind.UNKNOWN, reason="NO_ANSWER")
+            session.link.abort(f"no answer to {request.client_order_id}")
+
+    async def close_position(self, client_order_id: str, reason: str) -> None:
+        """Close one of our positions at the market; asked again, it is sent again only if still open."""
+        record = self._journal.order(client_order_id)
+        if record is None or record.status not in orders.HOLDS_POSITION:
+            return
+        if record.status is not Status.CLOSING:
+            await self.record(
+                record.request, ExecutionKind.CLOSING, position_id=record.position_id, reason=reason
+            )
+        self._spawn(self._close_until_gone(record))
+
+    async def _close_until_gone(self, record: OrderRecord) -> None:
+        """Closing opens nothing, so it may be sent again: until the position is gone, a bounded time."""
+        for _ in range(CLOSE_TRIES):
+            position = self._position_of(record.request.client_order_id)
+            await self._online.wait()
+            if position is None or self._session is None:
+                return
+            self._session.send_close(
+                record.request.client_order_id, position.position_id, position.volume_units
+            )
+            await asyncio.sleep(CLOSE_ANSWER_S)
+        if self._position_of(record.request.client_order_id) is not None:
+            await self.alarm(f"{record.request.client_order_id} cannot be closed", Severity.CRITICAL)
+            self._reconcile_asked.set()
+
+    # --- what the venue says --------------------------------------------------------------------
+
+    async def on_execution(self, message: Any) -> None:  # noqa: ANN401 - generated class
+        """Take one execution event: first the account, then the order it belongs to."""
+        event = self._session.event(message) if self._session else None
+        if event is None or self.account is None:
+            return
+        self._follow_position(event)
+        if event.client_order_id is None:
+            return
+        record = self._journal.order(event.client_order_id)
+        if record is None:
+            await self.alarm(f"{event.client_order_id}: our label, but not in the journal", Severity.CRITICAL)
+            self._reconcile_asked.set()
+            return
+        if event.kind is not None:
+            await self._apply(record, event)
+
+    def _follow_position(self, event: VenueEvent) -> None:
+        if self.account is None:
+            return
+        if event.position is not None:
+            position = event.position
+            if position.client_order_id is None and event.client_order_id is not None:
+                position = replace(position, client_order_id=event.client_order_id)
+            self.account.positions[position.position_id] = position
+        elif event.position_gone and event.position_id is not None:
+            self.account.positions.pop(event.position_id, None)
+        if event.balance is not None:
+            self.account.balance = event.balance
+
+    async def _apply(self, record: OrderRecord, event: VenueEvent) -> None:
+        assert event.kind is not None  # noqa: S101 - the caller has looked
+        position = event.position
+        await self.record(
+            record.request,
+            event.kind,
+            order_id=event.order_id,
+            position_id=event.position_id,
+            price=event.price,
+            volume_units=event.volume_units,
+            stop_loss_price=position.stop_loss_price if position else None,
+            take_profit_price=position.take_profit_price if position else None,
+            pnl=event.pnl,
+            balance=event.balance,
+            reason=event.reason,
+            at_ms=event.time_ms,
+        )
+
+    async def on_refusal(self, received: Received) -> None:
+        """Take an error that answers an order, an amendment or a closing."""
+        error = error_of(received.message)
+        purpose, _, client_order_id = received.request_id.partition(":")
+        record = self._journal.order(client_order_id) if client_order_id else None
+        if error is None or record is None:
+            log.warning("venue.error", request=received.request_id, error=str(error))
+            return
+        if purpose == "order":
+            if error.code in ("UNKNOWN_ERROR", "TIMEOUT_ERROR"):  # it may have been executed all the same
+                await self.record(record.request, ExecutionKind.UNKNOWN, reason=error.code)
+                self._this_link.discard(client_order_id)
+                self._reconcile_asked.set()
+            else:
+                await self.record(record.request, ExecutionKind.REJECTED, reason=str(error))
+        elif purpose == "amend" and client_order_id in self._errors:
+            self._errors[client_order_id].put_nowait(error)
+        else:
+            log.warning("venue.refused", request=received.request_id, error=str(error))
+            self._reconcile_asked.set()
+
+    # --- protection -----------------------------------------------------------------------------
+
+    async def _protect(self, record: OrderRecord) -> None:
+        """See that the stop stands in time; else set it; else close the position."""
+        request = record.request
+        order = request.client_order_id
+        done = self._protected.setdefault(order, asyncio.Event())
+        if await _within(self._time.real_s(self._patience.protection_s), done):
+            return
+        await self.record(request, ExecutionKind.REPAIRING, reason="NO_STOP_IN_TIME")
+        await self.alarm(f"{order}: no stop at the venue in time, setting it", Severity.ERROR)
+        self._errors[order] = asyncio.Queue()
+        try:
+            for _ in range(AMEND_TRIES):
+                position = self._position_of(order)
+                if position is None or position.stop_loss_price is not None:
+                    return
+                if not await self._amend(request, position, done):
+                    break
+                if done.is_set():
+                    return
+        finally:
+            del self._errors[order]
+        await self.alarm(f"{order}: no stop can be set, closing the position", Severity.CRITICAL)
+        await self.close_position(order, "UNPROTECTED")
+
+    async def _amend(self, request: OrderRequested, position: Position, done: asyncio.Event) -> bool:
+        """Ask once for both levels. False: the venue refuses them and always will."""
+        await self._online.wait()
+        if self._session is None:
+            return True
+        contract = self._session.contracts[request.symbol]
+        stop, target = orders.protective_levels(
+            request.direction, position.entry_price, request.stop_distance, request.target_distance, contract
+        )
+        errors = self._errors[request.client_order_id]
+        self._session.send_amend(request.client_order_id, position.position_id, stop, target)
+        waits = [asyncio.create_task(done.wait()), asyncio.create_task(errors.get())]
+        finished, rest = await asyncio.wait(
+            waits, timeout=AMEND_ANSWER_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in rest:
+            task.cancel()
+        error = waits[1].result() if waits[1] in finished else None
+        if isinstance(error, VenueError) and not done.is_set():
+            log.warning("protection.refused", order=request.client_order_id, error=str(error))
+            if error.code != "POSITION_NOT_FOUND":
+                return False
+            await asyncio.sleep(AMEND_RETRY_S)
+        return True
+
+    def _position_of(self, client_order_id: str) -> Position | None:
+        positions = self.account.positions.values() if self.account else ()
+        return next((p for p in positions if p.client_order_id == client_order_id), None)
+
+    # --- the venue's books ----------------------------------------------------------------------
+
+    async def keep_reconciled(self, every_s: float) -> None:
+        """Compare with the venue's books now and then, and whenever something does not fit."""
+        while True:
+            waiting = bool(self._absent_since_s)
+            await _within(self._patience.absent_after_s / 4 if waiting else every_s, self._reconcile_asked)
+            self._reconcile_asked.clear()
+            if self._session is None:
+                continue
+            try:
+                await self.reconcile()
+            except (UnavailableError, VenueError) as error:
+                log.warning("reconcile.failed", error=str(error))
+
+    async def reconcile(self) -> None:
+        """Ask the venue what there is, and bring every order of ours in line with it."""
+        session, account = self._session, self.account
+        if session is None or account is None:
+            return
+        open_now = await session.positions()
+        account.positions = {position.position_id: position for position in open_now}
+        ours = {p.client_order_id: p for p in open_now if p.client_order_id is not None}
+        await self._close_doubles(open_now)
+        for position in ours.values():
+            await self._adopt(position)
+        gone = [
+            r for r in self._journal.orders(*orders.HOLDS_POSITION) if r.request.client_order_id not in ours
+        ]
+        open_orders = [
+            r
+            for r in self._journal.orders(*orders.UNRESOLVED)
+            if r.request.client_order_id not in self._this_link
+        ]
+        if not gone and not open_orders:
+            return
+        since_ms = min(r.sent_ms or self.now_ms() for r in (*gone, *open_orders)) - LOOK_BACK_MS
+        closes = {close.position_id: close for close in await session.closes_since(max(0, since_ms))}
+        for record in gone:
+            await self._find_close(record, closes)
+        if open_orders:
+            found = {o.client_order_id: o for o in await session.orders_since(max(0, since_ms))}
+            for record in open_orders:
+                await self._resolve(record, found.get(record.request.client_order_id), closes)
+        account.balance = await session.balance()
+
+    async def _close_doubles(self, open_now: list[Position]) -> None:
+        """Two positions with one label: keep the older, close the younger."""
+        seen: set[str] = set()
+        for position in sorted(open_now, key=lambda p: p.position_id):
+            label = position.client_order_id
+            if label is not None and label in seen and self._session is not None:
+                await self.alarm(
+                    f"{label} has two positions, closing {position.position_id}", Severity.CRITICAL
+                )
+                self._session.send_close(label, position.position_id, position.volume_units)
+            elif label is not None:
+                seen.add(label)
+
+    async def _adopt(self, position: Position) -> None:
+        """Bring the order of an open position of ours in line with it."""
+        label = position.client_order_id or ""
+        record = self._journal.order(label)
+        if record is None:
+            await self.alarm(
+                f"{label}: an open position of ours that the journal does not know", Severity.CRITICAL
+            )
+            return
+        if record.status is Status.NOT_SENT:
+            await self.alarm(f"{label} was taken for not sent, and is open", Severity.CRITICAL)
+        if record.status in (*orders.UNRESOLVED, Status.NOT_SENT):
+            self._absent_since_s.pop(label, None)
+            await self.record(
+                record.request,
+                ExecutionKind.FILLED,
+                position_id=position.position_id,
+                price=position.entry_price,
+                volume_units=position.volume_units,
+                at_ms=streams.milliseconds(position.entry_time),
+                reason="FOUND_AT_VENUE",
+            )
+        elif record.status is Status.CLOSING:
+            self._spawn(self._close_until_gone(record))
+        record = self._journal.order(label) or record
+        if record.status is not Status.FILLED:
+            return
+        if position.stop_loss_price is not None:
+            await self.record(
+                record.request,
+                ExecutionKind.PROTECTED,
+                position_id=position.position_id,
+                price=position.entry_price,
+                volume_units=position.volume_units,
+                stop_loss_price=position.stop_loss_price,
+                take_profit_price=position.take_profit_price,
+            )
+        elif label not in self._protected:
+            self._spawn(self._protect(record))
+
+    async def _find_close(self, record: OrderRecord, closes: dict[int, CloseFound]) -> None:
+        close = closes.get(record.position_id or 0)
+        if close is None:
+            await self.alarm(
+                f"{record.request.client_order_id}: its position is gone without a deal", Severity.ERROR
+            )
+            return
+        await self._record_close(record, close)
+
+    async def _record_close(self, record: OrderRecord, close: CloseFound) -> None:
+        request = record.request
+        levels = next(
+            (e for e in reversed(self._journal.events_of(request.client_order_id)) if e.stop_loss_price), None
+        )
+        reason = orders.close_reason(
+            close.price,
+            levels.stop_loss_price if levels else None,
+            levels.take_profit_price if levels else None,
+            stop_out=False,
+        )
+        await self.record(
+            request,
+            ExecutionKind.CLOSED,
+            order_id=close.order_id,
+            position_id=close.position_id,
+            price=close.price,
+            volume_units=close.volume_units,
+            pnl=close.pnl,
+            balance=close.balance,
+            reason="CLOSED_BY_ORDER" if record.status is Status.CLOSING else reason,
+            at_ms=close.time_ms,
+        )
+
+    async def _resolve(
+        self, record: OrderRecord, found: OrderFound | None, closes: dict[int, CloseFound]
+    ) -> None:
+        """Say what became of an order whose connection is gone. Never send it again."""
+        request, label = record.request, record.request.client_order_id
+        if found is None:
+            await self._resolve_absent(record)
+            return
+        self._absent_since_s.pop(label, None)
+        if found.is_open:
+            if record.status is not Status.ACCEPTED:
+                await self.record(
+                    request, ExecutionKind.ACCEPTED, order_id=found.order_id, reason="FOUND_AT_VENUE"
+                )
+            return
+        if not found.is_filled:
+            await self.record(
+                request, ExecutionKind.REJECTED, order_id=found.order_id, reason="FOUND_AT_VENUE"
+            )
+            return
+        await self.record(
+            request,
+            ExecutionKind.FILLED,
+            order_id=found.order_id,
+            position_id=found.position_id,
+            price=found.price,
+            volume_units=found.volume_units,
+            at_ms=found.time_ms,
+            reason="FOUND_AT_VENUE",
+        )
+        filled = self._journal.order(label)
+        if filled is not None and found.position_id in closes:
+            await self._record_close(filled, closes[found.position_id])
+        else:
+            self._reconcile_asked.set()  # filled after the positions were listed: they will show it
+
+    async def _resolve_absent(self, record: OrderRecord) -> None:
+        label = record.request.client_order_id
+        if record.status in (Status.SENDING, Status.SENT):
+            await self.record(record.request, ExecutionKind.UNKNOWN, reason="NO_ANSWER_SEEN")
+        since_s = self._absent_since_s.setdefault(label, monotonic_s())
+        if monotonic_s() - since_s >= self._patience.absent_after_s and record.status is Status.UNKNOWN:
+            del self._absent_since_s[label]
+            await self.record(record.request, ExecutionKind.NOT_SENT, reason="ABSENT_TWICE")
+
+    # --- journal and outbox ---------------------------------------------------------------------
+
+    async def record(
+        self,
+        request: OrderRequested,
+        kind: ExecutionKind,
+        *,
+        at_ms: int | None = None,
+        **details: Any,  # noqa: ANN401
+    ) -> None:
+        """Number and journal one event, follow the order's status, publish.
+
+        An event that does not fit the status is an alarm; the status stays, and the venue is asked.
+        """
+        label = request.client_order_id
+        async with self._lock:
+            record = self._journal.order(label)
+            try:
+                status = orders.next_status(record.status if record else None, kind)
+            except orders.IllegalTransitionError as error:
+                await self.alarm(f"{label}: {error}", Severity.WARNING)
+                self._reconcile_asked.set()
+                return
+            number = self._number + 1
+            event = ExecutionReported(
+                meta=request.meta.effect(
+                    ExecutionReported, str(number), streams.from_milliseconds(at_ms or self.now_ms())
+                ),
+                number=number,
+                kind=kind,
+                client_order_id=label,
+                symbol=request.symbol,
+                direction=request.direction,
+                **details,
+            )
+            await self._journal.record(event, status, request)
+            self._number = number
+            self._outbox.append(event)
+            if self.account is not None:
+                self._remember_trade(self.account, event, request)
+            await self._publish()
+        self._follow_protection(label, kind)
+
+    def _remember_trade(
+        self, account: AccountModel, event: ExecutionReported, request: OrderRequested
+    ) -> None:
+        if event.kind is ExecutionKind.FILLED:
+            account.add_risk_action(request.symbol, request.sl_mult, request.tp_mult, request.risk_fraction)
+        elif event.kind is ExecutionKind.CLOSED and event.pnl is not None:
+            account.add_result(request.symbol, event.pnl, request.equity)
+
+    def _follow_protection(self, label: str, kind: ExecutionKind) -> None:
+        if kind is ExecutionKind.FILLED:
+            record = self._journal.order(label)
+            if record is not None and label not in self._protected:
+                self._protected[label] = asyncio.Event()
+                self._spawn(self._protect(record))
+        elif kind in (ExecutionKind.PROTECTED, ExecutionKind.CLOSED):
+            self._protected.setdefault(label, asyncio.Event()).set()
+            if kind is ExecutionKind.CLOSED:
+                del self._protected[label]
+
+    async def drain(self) -> None:
+        """Publish all that is journalled; returns when it is. Slices are written behind it."""
+        while self._outbox:
+            async with self._lock:
+                await self._publish()
+            if self._outbox:
+                await asyncio.sleep(PUBLISH_RETRY_S)
+
+    async def keep_drained(self) -> None:
+        """Publish what could not be published at once."""
+        while True:
+            await self.drain()
+            await asyncio.sleep(PUBLISH_RETRY_S)
+
+    async def _publish(self) -> None:
+        """Publish the outbox in order, each execution with the account behind it."""
+        while self._outbox:
+            event = self._outbox[0]
+            outputs = [Output(event)]
+            if self.account is not None and len(self._outbox) == 1:
+                outputs.append(self.account_entry(event.meta, "execution", live=True))
+            try:
+                await self._bus.publish(outputs, counter=(execution_key(), event.number))
+            except CounterError as error:
+                if error.stored < event.number:  # the server is older than the journal: write it again
+                    self._outbox = deque(self._journal.events(after=error.stored))
+                    continue
+            except BusUnavailableError as error:
+                log.warning("outbox.waiting", number=event.number, error=str(error))
+                return
+            self._outbox.popleft()
+
+    def account_entry(self, meta: Meta, cause: Any, *, live: bool) -> Output:  # noqa: ANN401
+        """Return the account as it is now, with the id it will have."""
+        assert self.account is not None  # noqa: S101 - callers come after the first session
+        now_ms = self.now_ms()
+        last_ms, last_sequence = self._account_id
+        self._account_id = (now_ms, 0) if now_ms > last_ms else (last_ms, last_sequence + 1)
+        entry: AccountReported = self.account.report(
+            meta.effect(AccountReported, f"{cause}:{self._number}"),
+            cause=cause,
+            live=live,
+            now_ms=now_ms,
+            execution_number=self._number,
+            clock_offset_ms=streams.milliseconds(utc_now()) - now_ms if self._time.speed == 1 else 0.0,
+        )
+        return Output(entry, f"{self._account_id[0]}-{self._account_id[1]}")
+
+    async def remember_peak(self) -> None:
+        """Keep the highest equity over a restart."""
+        if self.account is not None and str(self.account.peak_equity) != self._journal.fact("peak_equity"):
+            await self._journal.remember(peak_equity=str(self.account.peak_equity))
+
+    # --- small things ---------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Return the venue's time."""
+        return self._time.now_ms(monotonic_s())
+
+    async def alarm(self, text: str, severity: Severity) -> None:
+        """Say that something is wrong, in the log and on `events`; trading does not wait for it."""
+        log.warning("gateway.alarm", text=text, severity=severity)
+        now = utc_now()
+        meta = Meta.root(f"{self._bus.book}:gateway:alarm:{text}:{now.isoformat()}", now)
+        event = EventReported(meta=meta, service="gateway", kind="alarm", severity=severity, text=text)
+        try:
+            await self._bus.append(event)
+        except BusUnavailableError as error:
+            log.warning("event.not_written", text=text, error=str(error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A connection that ends in the middle leaves the rest to the next reconcile."""
+        try:
+            await work
+        except UnavailableError as error:
+            log.warning("desk.interrupted", error=str(error))
+            self._reconcile_asked.set()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether the event came in that many seconds of the machine."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

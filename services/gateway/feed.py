@@ -1,0 +1,205 @@
+"""The feed: the venue's quotes become quotes of the account, closed bars and slices on the streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from services.gateway.bars import Slice, SliceAssembler
+from services.gateway.desk import Desk, Publisher
+from services.gateway.session import Session
+from services.gateway.slices import Bar, fill_slice
+from services.gateway.translate import close_ms, live_bar, price_of
+from services.gateway.venue_time import VenueTime
+from shared import streams
+from shared.account import Quote
+from shared.bus import BusUnavailableError, Output
+from shared.clock import monotonic_s
+from shared.contracts import Contract
+from shared.errors import UnavailableError
+from shared.log import get_logger
+from shared.messages import BarClosed, Meta, Severity
+
+log = get_logger("gateway.feed")
+
+LIVE_MS = 20_000  # a slice that is given out later than this after its close is not traded
+CHUNK_SLICES = 50  # slices of a history in one write
+PUBLISH_RETRY_S = 0.1
+TIMER_STEP_S = 0.05
+HISTORY_SPARE = 100  # bars asked for beyond the warm-up: symbols miss different ones
+
+
+class Feed:
+    """Turns spots into slices, in the venue's order, and writes each slice once."""
+
+    def __init__(
+        self, bus: Publisher, desk: Desk, time: VenueTime, assembler: SliceAssembler, warmup_slices: int
+    ) -> None:
+        self._bus = bus
+        self._desk = desk
+        self._time = time
+        self._assembler = assembler
+        self._warmup = warmup_slices
+        self._lock = asyncio.Lock()  # quotes and the timer both may complete a slice
+        self._last_open_ms = 0
+        self._late: set[tuple[str, int]] = set()
+        self._names: dict[int, str] = {}
+        self._contracts: dict[str, Contract] = {}
+
+    def learn(self, session: Session) -> None:
+        """Learn the symbols' numbers and terms of a fresh session."""
+        self._names = {symbol_id: c.symbol for symbol_id, c in session.by_id.items()}
+        self._contracts = session.contracts
+
+    async def start(self, last_bar: BarClosed | None) -> None:
+        """Learn how far the streams go."""
+        self._last_open_ms = streams.milliseconds(last_bar.open_time) if last_bar else 0
+
+    # --- history --------------------------------------------------------------------------------
+
+    async def backfill(self, session: Session) -> None:
+        """Write what was missed, flagged as backfill, and go on behind it.
+
+        Raises:
+            UnavailableError: the venue has not enough history; without it nothing is decided.
+        """
+        now_ms = self._time.now_ms(monotonic_s())
+        count = self._warmup + HISTORY_SPARE
+        missed = (now_ms - self._last_open_ms) // 300_000 if self._last_open_ms else 0
+        bars = {s: await session.history(s, max(count, min(missed, 5000)), now_ms) for s in self._contracts}
+        forming = {s: past[-1] for s, past in bars.items() if past and close_ms(past[-1]) > now_ms}
+        slices = _slices({s: [b for b in past if close_ms(b) <= now_ms] for s, past in bars.items()})
+        if len(slices) < self._warmup:
+            raise UnavailableError(
+                f"the venue has {len(slices)} slices of history, {self._warmup} are needed"
+            )
+        new = [s for s in slices if s.open_time_ms > self._last_open_ms]
+        new = new if self._last_open_ms else new[-self._warmup :]
+        for at in range(0, len(new), CHUNK_SLICES):
+            await self._write(new[at : at + CHUNK_SLICES], live=False)
+        self._assembler.start_after(slices[-1], forming)
+        log.info("feed.backfilled", slices=len(new), last=str(streams.from_milliseconds(slices[-1].close_ms)))
+
+    # --- live -----------------------------------------------------------------------------------
+
+    def stamp(self, spot: Any) -> None:  # noqa: ANN401 - generated class
+        """Take the venue's time and the quote of a spot event; sides that are absent keep their last value."""
+        if spot.timestamp:
+            self._time.stamp(spot.timestamp, monotonic_s())
+        symbol, account = self._names.get(spot.symbolId), self._desk.account
+        if symbol is None or account is None:
+            return
+        digits = self._contracts[symbol].digits
+        known = account.quotes.get(symbol)
+        bid = price_of(spot.bid, digits) if spot.HasField("bid") else known.bid if known else None
+        ask = price_of(spot.ask, digits) if spot.HasField("ask") else known.ask if known else None
+        if bid is not None and ask is not None:
+            account.quotes[symbol] = Quote(bid, ask, spot.timestamp or self._time.now_ms(monotonic_s()))
+
+    async def on_spot(self, spot: Any) -> None:  # noqa: ANN401
+        """Take one spot event: what it closes is written before its own quote counts."""
+        if spot.timestamp:
+            self._time.stamp(spot.timestamp, monotonic_s())
+        symbol = self._names.get(spot.symbolId)
+        bar = live_bar(symbol, spot) if symbol else None
+        if bar is not None and not self._assembler.update(bar):
+            await self._report_late(bar)
+        await self.close_due()
+        self.stamp(spot)
+
+    async def keep_time(self) -> None:
+        """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
+        while self._time.speed:
+            await asyncio.sleep(TIMER_STEP_S / max(1.0, self._time.speed))
+            await self.close_due()
+
+    async def close_due(self) -> None:
+        """Write the slices that are complete now."""
+        async with self._lock:
+            now_ms = self._time.now_ms(monotonic_s())
+            for complete in self._assembler.take(now_ms):
+                await self._desk.drain()
+                await self._write([complete], live=now_ms - complete.close_ms <= LIVE_MS)
+                await self._desk.remember_peak()
+
+    async def _write(self, slices: Sequence[Slice], *, live: bool) -> None:
+        """Write the account and the bars behind it, all or none, until the server has them."""
+        first = slices[0]
+        meta = _slice_meta(self._bus.book, first)
+        account = self._desk.account_entry(meta, "slice" if live else "start", live=live)
+        outputs = [account]
+        for one in slices:
+            meta = _slice_meta(self._bus.book, one)
+            for index, bar in enumerate(one.bars):
+                message = _message(
+                    meta, bar, index, len(one.bars), self._contracts, account.entry_id, live=live
+                )
+                outputs.append(Output(message, streams.market_id(message.close_time, index)))
+        while True:
+            try:
+                await self._bus.publish(outputs)
+                break
+            except BusUnavailableError as error:  # an identical entry counts as written
+                log.warning("feed.waiting", error=str(error))
+                await asyncio.sleep(PUBLISH_RETRY_S)
+        self._last_open_ms = slices[-1].open_time_ms
+
+    async def _report_late(self, bar: Bar[int]) -> None:
+        """A bar that comes after its slice is an alarm, not an entry."""
+        place = (bar.symbol, bar.open_time_ms)
+        if bar.open_time_ms == self._last_open_ms and place not in self._late:
+            self._late = {place}
+            at = streams.from_milliseconds(bar.open_time_ms)
+            await self._desk.alarm(
+                f"{bar.symbol}: a quote of the bar of {at:%H:%M} came after its slice", Severity.WARNING
+            )
+
+
+def _slice_meta(book: str, one: Slice) -> Meta:
+    at = streams.from_milliseconds(one.close_ms)
+    return Meta.root(f"{book}:slice:{one.close_ms}", at)
+
+
+def _message(
+    meta: Meta,
+    bar: Bar[int],
+    index: int,
+    size: int,
+    contracts: dict[str, Contract],
+    account_id: str,
+    *,
+    live: bool,
+) -> BarClosed:
+    digits = contracts[bar.symbol].digits
+    return BarClosed(
+        meta=meta.effect(BarClosed, bar.symbol),
+        symbol=bar.symbol,
+        open_time=streams.from_milliseconds(bar.open_time_ms),
+        open=price_of(bar.open, digits),
+        high=price_of(bar.high, digits),
+        low=price_of(bar.low, digits),
+        close=price_of(bar.close, digits),
+        tick_volume=bar.volume,
+        origin="live" if live else "backfill",
+        synthetic=bar.synthetic,
+        index=index,
+        slice_size=size,
+        account_id=account_id,
+    )
+
+
+def _slices(bars: dict[str, list[Bar[int]]]) -> list[Slice]:
+    """Return the slices of a history; it begins once every symbol has had a bar."""
+    by_time: dict[int, dict[str, Bar[int]]] = {}
+    for symbol, past in bars.items():
+        for bar in past:
+            by_time.setdefault(bar.open_time_ms, {})[symbol] = bar
+    previous: dict[str, int] = {}
+    slices = []
+    for at in sorted(by_time):
+        if len(previous | dict.fromkeys(by_time[at], 0)) == len(bars):
+            filled = fill_slice(at, by_time[at], previous, list(bars))
+            slices.append(Slice(at, filled))
+        previous |= {symbol: bar.close for symbol, bar in by_time[at].items()}
+    return slices

@@ -1,0 +1,171 @@
+"""The order journal: what may have left, and what happened, on disk before anybody hears of it.
+
+SQLite, WAL, synchronous FULL. One file per book, locked: a second gateway on it does not start. The events
+are the outbox of the stream `executions`: numbered here, without gaps, and published in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from services.gateway.orders import Status
+from shared import streams
+from shared.errors import InputError
+from shared.messages import ExecutionReported, OrderRequested
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS orders (
+    client_order_id TEXT PRIMARY KEY,
+    status TEXT NOT NULL,
+    request TEXT NOT NULL,
+    position_id INTEGER,
+    sent_ms INTEGER
+);
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY,
+    client_order_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    entry TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """What the journal knows of one order."""
+
+    request: OrderRequested
+    status: Status
+    position_id: int | None
+    sent_ms: int | None  # venue time at which it was about to leave
+
+
+class Journal:
+    """One book's journal. Writes run in one thread of their own: a commit waits for the disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it.
+
+        Raises:
+            InputError: another gateway holds it, or it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = path.with_suffix(".lock").open("w")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"GATEWAY_JOURNAL {path}: {error}; is another gateway running on it?") from error
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._reads = sqlite3.connect(path, isolation_level=None)  # sees what is committed, never a half
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    def close(self) -> None:
+        """Finish the write in hand and let go of the file."""
+        self._thread.shutdown()
+        self._db.close()
+        self._reads.close()
+        self._lock_file.close()
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def begin(self, request: OrderRequested, sent_ms: int) -> None:
+        """Record that the order is about to leave. After this it is never sent again."""
+        await self._write(
+            lambda db: db.execute(
+                "INSERT INTO orders VALUES (?, ?, ?, NULL, ?)",
+                (request.client_order_id, Status.SENDING, request.model_dump_json(), sent_ms),
+            )
+        )
+
+    async def record(self, event: ExecutionReported, status: Status, request: OrderRequested) -> None:
+        """Record one event and the status it leads to, as one step; `event.number` is the next one."""
+        entry = event.model_dump_json()
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?)",
+                (event.number, event.client_order_id, event.kind, entry),
+            )
+            db.execute(
+                "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, NULL) ON CONFLICT DO UPDATE"
+                " SET status = ?2, position_id = coalesce(?4, position_id)",
+                (event.client_order_id, status, request.model_dump_json(), event.position_id),
+            )
+
+        await self._write(write)
+
+    async def remember(self, **facts: str) -> None:
+        """Store plain facts by name."""
+        rows = list(facts.items())
+        await self._write(lambda db: db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows))
+
+    async def _write(self, statement: Callable[[sqlite3.Connection], object]) -> None:
+        def run() -> None:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                statement(self._db)
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    # --- reading: by key, small ------------------------------------------------------------------
+
+    def order(self, client_order_id: str) -> OrderRecord | None:
+        """Return what is known of an order, or None: never heard of."""
+        found = self._orders("WHERE client_order_id = ?", (client_order_id,))
+        return found[0] if found else None
+
+    def orders(self, *statuses: Status) -> list[OrderRecord]:
+        """Return the orders in any of these statuses, oldest first."""
+        marks = ", ".join("?" * len(statuses))
+        return self._orders(f"WHERE status IN ({marks}) ORDER BY rowid", statuses)
+
+    def _orders(self, where: str, values: tuple[str, ...]) -> list[OrderRecord]:
+        rows = self._reads.execute(
+            f"SELECT request, status, position_id, sent_ms FROM orders {where}", values
+        )  # noqa: S608
+        return [
+            OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
+            for request, status, position_id, sent_ms in rows
+        ]
+
+    def last_number(self) -> int:
+        """Return the number of the newest event; 0 before the first."""
+        return int(self._reads.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()[0])
+
+    def events(self, after: int = 0) -> list[ExecutionReported]:
+        """Return the events above a number, in order."""
+        rows = self._reads.execute("SELECT entry FROM events WHERE number > ? ORDER BY number", (after,))
+        return [ExecutionReported.model_validate_json(entry) for (entry,) in rows]
+
+    def events_of(self, client_order_id: str) -> list[ExecutionReported]:
+        """Return one order's events, in order."""
+        rows = self._reads.execute(
+            "SELECT entry FROM events WHERE client_order_id = ? ORDER BY number", (client_order_id,)
+        )
+        return [ExecutionReported.model_validate_json(entry) for (entry,) in rows]
+
+    def fact(self, name: str) -> str | None:
+        """Return a plain fact by name."""
+        row = self._reads.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+
+def execution_key() -> str:
+    """Return the name under which the bus counts what was published."""
+    return f"{streams.EXECUTIONS.name}:number"

@@ -1,0 +1,109 @@
+"""The gateway: the one connection to the venue. Slices, account and executions out, orders in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from services.gateway.protocol import HOSTS, LOOP, PORT  # first: it installs the reactor
+
+# isort: split
+from services.gateway.bars import SliceAssembler
+from services.gateway.connection import Connection, Retry
+from services.gateway.desk import Desk, Patience
+from services.gateway.feed import Feed
+from services.gateway.handlers import GatewayHandlers
+from services.gateway.journal import Journal
+from services.gateway.link import Address
+from services.gateway.session import Credentials
+from services.gateway.settings import GatewaySettings
+from services.gateway.venue_time import VenueTime
+from shared import streams
+from shared.bus import RedisBus
+from shared.errors import InputError, UnavailableError
+from shared.log import add_secret
+from shared.messages import BarClosed, CloseRequested, CommandGiven, OrderRequested
+from shared.runtime import Service, on, run
+
+
+def venue_of(settings: GatewaySettings) -> tuple[Address, Credentials]:
+    """Return where the venue is and who we are there; a simulated one says so itself, in a file.
+
+    Raises:
+        UnavailableError: the simulated venue has not written its file yet.
+        InputError: the file is not its.
+    """
+    if settings.ct_host_type != "sim":
+        assert settings.ct_client_id and settings.ct_client_secret  # noqa: S101, PT018 - the settings have looked
+        assert settings.ct_access_token and settings.ct_account_id  # noqa: S101, PT018
+        return Address(HOSTS[settings.ct_host_type], PORT), Credentials(
+            settings.ct_client_id,
+            settings.ct_client_secret.get_secret_value(),
+            settings.ct_access_token.get_secret_value(),
+            settings.ct_account_id,
+        )
+    return _simulated(settings.sim_venue_file)
+
+
+def _simulated(path: Path) -> tuple[Address, Credentials]:
+    try:
+        told = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UnavailableError(
+            f"SIM_VENUE_FILE {path} is not there: start `tradeguard venue` first"
+        ) from None
+    try:
+        for name in ("client_secret", "access_token"):
+            add_secret(told[name])
+        address = Address(told["host"], told["port"], Path(told["ca_file"]))
+        who = Credentials(told["client_id"], told["client_secret"], told["access_token"], told["account_id"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"SIM_VENUE_FILE {path}: not what `tradeguard venue` prints: {error!r}") from error
+    return address, who
+
+
+@asynccontextmanager
+async def build(settings: GatewaySettings, bus: RedisBus) -> AsyncIterator[Service]:
+    """Wire settings to adapters to handlers: the only function that knows them all."""
+    journal = Journal(settings.journal)
+    time = VenueTime(settings.venue_speed)
+    patience = Patience(settings.protection_s, settings.order_answer_s, settings.absent_after_s)
+    desk = Desk(journal, bus, time, patience, settings.halt_file)
+    assembler = SliceAssembler(
+        settings.symbols, bar_close_ms=settings.bar_close_ms, deadline_ms=settings.slice_deadline_ms
+    )
+    feed = Feed(bus, desk, time, assembler, settings.warmup_slices)
+    retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
+    connection = Connection(lambda: venue_of(settings), bus, desk, feed, settings.symbols, retry)
+    handlers = GatewayHandlers(desk)
+
+    async def start() -> None:
+        account, bar = await bus.last(streams.ACCOUNT), await bus.last(streams.BARS)
+        await desk.start(account[0] if account else None)
+        await feed.start(cast(BarClosed, bar[1]) if bar else None)
+
+    async def reconcile() -> None:
+        await desk.keep_reconciled(settings.reconcile_s)
+
+    try:
+        yield Service(
+            routes=(
+                on(CommandGiven, handlers.on_command),
+                on(OrderRequested, handlers.on_order_requested),
+                on(CloseRequested, handlers.on_close_requested),
+            ),
+            state=handlers,
+            start=start,
+            tasks=(connection.run, feed.keep_time, desk.keep_drained, reconcile),
+            trouble=lambda: connection.trouble,
+        )
+    finally:
+        await desk.stop()
+        journal.close()
+
+
+if __name__ == "__main__":
+    run("gateway", build, GatewaySettings, loop_factory=lambda: LOOP)

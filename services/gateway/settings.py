@@ -1,0 +1,55 @@
+"""Settings of the gateway: which venue, whose account, how long to wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import ServiceSettings
+
+_CREDENTIALS = ("ct_client_id", "ct_client_secret", "ct_access_token", "ct_account_id")
+
+
+class GatewaySettings(ServiceSettings):
+    """Read once in main.py. CT_* name the venue; a host type other than sim needs all credentials."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    ct_host_type: Literal["sim", "demo", "live"] = Field(default="sim", validation_alias="CT_HOST_TYPE")
+    ct_client_id: str | None = Field(default=None, validation_alias="CT_CLIENT_ID")
+    ct_client_secret: SecretStr | None = Field(default=None, validation_alias="CT_CLIENT_SECRET")
+    ct_access_token: SecretStr | None = Field(default=None, validation_alias="CT_ACCESS_TOKEN")
+    ct_account_id: int | None = Field(default=None, validation_alias="CT_ACCOUNT_ID")
+    # where the simulated venue wrote what its clients need: the first line that `tradeguard venue` prints
+    sim_venue_file: Path = Field(default=Path("var/venue/ready.json"), validation_alias="SIM_VENUE_FILE")
+
+    journal: Path = Path("var/gateway/journal.db")
+    halt_file: Path = Path("var/HALT")  # while this file exists no order is sent; works without Redis
+    warmup_slices: int = Field(default=300, ge=300, le=5000)
+    # how fast the venue's time runs: 1 real, 60 an hour a minute, 0 it moves only with its own stamps
+    venue_speed: float = Field(default=1.0, ge=0, le=10_000)
+    bar_close_ms: int = Field(default=150, ge=0, le=5000)  # after the close a silent bar counts as closed
+    slice_deadline_ms: int = Field(default=300, ge=0, le=10_000)  # then a missing bar is synthetic
+    protection_s: float = Field(default=1.0, gt=0, le=2)  # without a stop for this long: set it ourselves
+    order_answer_s: float = Field(default=2.0, gt=0, le=30)  # no answer to an order: its outcome is unknown
+    reconcile_s: float = Field(default=30.0, gt=0, le=3600)  # how often the venue's books are compared
+    absent_after_s: float = Field(default=10.0, ge=10)  # twice not found, this long apart: never arrived
+    reconnect_first_s: float = Field(default=5.0, gt=0, le=60)  # doubles with every try
+    reconnect_tries: int = Field(default=5, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [name.upper() for name in _CREDENTIALS if getattr(self, name) is None]
+        if self.ct_host_type != "sim" and missing:
+            raise ValueError(
+                f"CT_HOST_TYPE={self.ct_host_type} needs {', '.join(missing)} too: set them in .env"
+            )
+        if self.ct_host_type == "sim" and len(missing) < len(_CREDENTIALS):
+            given = [name.upper() for name in _CREDENTIALS if getattr(self, name) is not None]
+            raise ValueError(
+                f"{', '.join(given)} given, but CT_HOST_TYPE is sim: set it to demo or live, or unset them"
+            )
+        return self

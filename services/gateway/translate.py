@@ -1,0 +1,287 @@
+"""The venue's messages in our words. Pure: message objects in, plain values out.
+
+Quotes and bars come in 1/100,000 of a price unit, volumes in cents of a unit, money by the message's own
+money digits; optional fields that are absent are not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from services.gateway.bars import BAR_MS
+from services.gateway.orders import close_reason, our_label
+from services.gateway.slices import Bar
+from shared.account import Position
+from shared.contracts import CommissionKind, Contract
+from shared.errors import InputError
+from shared.messages import Direction, ExecutionKind
+from shared.streams import from_milliseconds
+
+CENTS_PER_UNIT = 100
+M5 = 5  # the venue's number of the period
+MAX_VOLUME_CENTS = 10**12  # where the venue names no maximum
+
+_BUY = 1
+_PROTECTIVE = 4  # order type STOP_LOSS_TAKE_PROFIT
+_POSITION_OPEN = 1
+_ORDER_ACCEPTED, _ORDER_FILLED = 1, 2
+_COMMISSION = {
+    1: CommissionKind.USD_PER_MILLION_USD,
+    2: CommissionKind.USD_PER_LOT,
+    3: CommissionKind.PERCENTAGE_OF_VALUE,
+    4: CommissionKind.QUOTE_CCY_PER_LOT,
+}
+_ENTRY_EVENTS = {  # execution types of an order that opens
+    2: ExecutionKind.ACCEPTED,
+    3: ExecutionKind.FILLED,
+    5: ExecutionKind.REJECTED,
+    6: ExecutionKind.REJECTED,
+    7: ExecutionKind.REJECTED,
+    11: ExecutionKind.PARTIALLY_FILLED,
+}
+_TYPE_NAMES = {5: "CANCELLED", 6: "EXPIRED", 7: "REJECTED"}
+_FILLED, _REPLACED = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class VenueEvent:
+    """What one execution event says of one of our orders, or of a foreign position."""
+
+    kind: ExecutionKind | None  # None: nothing happened to the order, but the position may have changed
+    client_order_id: str | None  # None: not ours
+    symbol: str
+    time_ms: int
+    order_id: int | None = None
+    position_id: int | None = None
+    position: Position | None = None  # as it is open now
+    position_gone: bool = False
+    price: Decimal | None = None
+    volume_units: Decimal | None = None
+    pnl: Decimal | None = None
+    balance: Decimal | None = None
+    reason: str = ""
+
+
+def price_of(points: int, digits: int) -> Decimal:
+    """Return a price on the symbol's digits from 1/100,000 of a price unit."""
+    return Decimal(round(points, digits - 5) // 10 ** (5 - digits)).scaleb(-digits)
+
+
+def rounded(price: float, digits: int) -> Decimal:
+    """Return a price that came as a double, on the symbol's digits."""
+    return Decimal(repr(price)).quantize(Decimal(1).scaleb(-digits))
+
+
+def units_of(cents: int) -> Decimal:
+    """Return units of the base asset."""
+    return Decimal(cents) / CENTS_PER_UNIT
+
+
+def money(amount: int, digits: int) -> Decimal:
+    """Return an amount by its message's money digits."""
+    return Decimal(amount).scaleb(-digits)
+
+
+def contract_of(light: Any, full: Any, assets: Mapping[int, str]) -> Contract:  # noqa: ANN401
+    """Return the contract of a symbol from its light and its full description."""
+    kind = _COMMISSION.get(full.commissionType)
+    if kind is None:
+        raise InputError(f"{light.symbolName}: commission type {full.commissionType} is not known")
+    scale = 10**5 if kind is CommissionKind.PERCENTAGE_OF_VALUE else 10**8
+    distance = Decimal(full.slDistance)
+    if distance and full.distanceSetIn != 1:
+        raise InputError(f"{light.symbolName}: a stop distance in percent is not supported")
+    return Contract(
+        symbol=light.symbolName,
+        base_asset=assets[light.baseAssetId],
+        quote_asset=assets[light.quoteAssetId],
+        digits=full.digits,
+        pip_position=full.pipPosition,
+        lot_units=units_of(full.lotSize),
+        min_volume_units=units_of(full.minVolume),
+        max_volume_units=units_of(full.maxVolume or MAX_VOLUME_CENTS),
+        step_volume_units=units_of(full.stepVolume),
+        commission_kind=kind,
+        commission_rate=Decimal(full.preciseTradingCommissionRate) / scale,
+        min_stop_distance=distance.scaleb(-full.digits),
+    )
+
+
+def history_bar(symbol: str, trendbar: Any) -> Bar[int]:  # noqa: ANN401
+    """Return a bar of a history, in points."""
+    low = trendbar.low
+    return Bar(
+        symbol=symbol,
+        open_time_ms=trendbar.utcTimestampInMinutes * 60_000,
+        open=low + trendbar.deltaOpen,
+        high=low + trendbar.deltaHigh,
+        low=low,
+        close=low + trendbar.deltaClose,
+        volume=trendbar.volume,
+    )
+
+
+def live_bar(symbol: str, spot: Any) -> Bar[int] | None:  # noqa: ANN401
+    """Return the forming bar of a spot event, or None: its close is the event's bid, never its own field."""
+    for bar in spot.trendbar:
+        if bar.period == M5 and spot.HasField("bid"):
+            low = bar.low
+            return Bar(
+                symbol=symbol,
+                open_time_ms=bar.utcTimestampInMinutes * 60_000,
+                open=low + bar.deltaOpen,
+                high=low + bar.deltaHigh,
+                low=low,
+                close=spot.bid,
+                volume=bar.volume,
+            )
+    return None
+
+
+def position_of(position: Any, contracts: Mapping[int, Contract], book: str) -> Position:  # noqa: ANN401
+    """Return an open position in our words."""
+    trade = position.tradeData
+    contract = contracts.get(trade.symbolId)
+    digits = contract.digits if contract else 5
+    return Position(
+        position_id=position.positionId,
+        symbol=contract.symbol if contract else f"#{trade.symbolId}",
+        direction=Direction.LONG if trade.tradeSide == _BUY else Direction.SHORT,
+        volume_units=units_of(trade.volume),
+        entry_price=rounded(position.price, digits),
+        entry_time=from_milliseconds(trade.openTimestamp),
+        stop_loss_price=rounded(position.stopLoss, digits) if position.HasField("stopLoss") else None,
+        take_profit_price=rounded(position.takeProfit, digits) if position.HasField("takeProfit") else None,
+        used_margin=money(position.usedMargin, position.moneyDigits),
+        costs=money(position.swap + position.commission, position.moneyDigits),
+        client_order_id=our_label(book, trade.label),
+    )
+
+
+def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent | None:  # noqa: ANN401
+    """Return what an execution event says, or None when it is about no order."""
+    if not event.HasField("order"):
+        return None
+    order, trade = event.order, event.order.tradeData
+    contract = contracts.get(trade.symbolId)
+    digits = contract.digits if contract else 5
+    position = event.position if event.HasField("position") else None
+    labels = [order.clientOrderId, trade.label, position.tradeData.label if position else ""]
+    is_open = position is not None and position.positionStatus == _POSITION_OPEN
+    ours = next((label for label in labels if our_label(book, label)), None)
+    closing = order.closingOrder or order.orderType == _PROTECTIVE
+    kind = _closing_kind(event, is_open=is_open) if closing else _ENTRY_EVENTS.get(event.executionType)
+    deal = event.deal if event.HasField("deal") else None
+    detail = deal.closePositionDetail if deal is not None and deal.HasField("closePositionDetail") else None
+    price = rounded(deal.executionPrice, digits) if deal is not None and deal.executionPrice else None
+    reason = event.errorCode or _TYPE_NAMES.get(event.executionType, "")
+    if kind is ExecutionKind.CLOSED and price is not None:
+        reason = _why_closed(order, price, digits)
+    return VenueEvent(
+        kind=kind,
+        client_order_id=ours,
+        symbol=contract.symbol if contract else f"#{trade.symbolId}",
+        time_ms=deal.executionTimestamp if deal is not None else order.utcLastUpdateTimestamp,
+        order_id=order.orderId,
+        position_id=position.positionId if position else (order.positionId or None),
+        position=position_of(position, contracts, book) if is_open else None,
+        position_gone=closing and event.executionType == _FILLED and not is_open,
+        price=price,
+        volume_units=units_of(deal.filledVolume) if deal is not None else None,
+        pnl=_net_pnl(detail),
+        balance=money(detail.balance, detail.moneyDigits) if detail is not None else None,
+        reason=reason,
+    )
+
+
+def _closing_kind(event: Any, *, is_open: bool) -> ExecutionKind | None:  # noqa: ANN401
+    if event.executionType == _FILLED:
+        return None if is_open else ExecutionKind.CLOSED
+    stands = is_open and event.position.HasField("stopLoss")
+    if event.order.orderType == _PROTECTIVE and event.executionType in (2, _REPLACED) and stands:
+        return ExecutionKind.PROTECTED
+    return None
+
+
+def _why_closed(order: Any, price: Decimal, digits: int) -> str:  # noqa: ANN401
+    if order.orderType != _PROTECTIVE:
+        return "STOP_OUT" if order.isStopOut else "CLOSED_BY_ORDER"
+    stop = rounded(order.stopPrice, digits) if order.HasField("stopPrice") else None
+    target = rounded(order.limitPrice, digits) if order.HasField("limitPrice") else None
+    return close_reason(price, stop, target, stop_out=order.isStopOut)
+
+
+def _net_pnl(detail: Any) -> Decimal | None:  # noqa: ANN401
+    if detail is None:
+        return None
+    total = detail.grossProfit + detail.swap + detail.commission + detail.pnlConversionFee
+    return money(total, detail.moneyDigits)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFound:
+    """An order as the venue's list has it."""
+
+    client_order_id: str
+    order_id: int
+    position_id: int | None
+    is_filled: bool
+    is_open: bool
+    price: Decimal | None
+    volume_units: Decimal
+    time_ms: int
+
+
+def order_found(order: Any, contracts: Mapping[int, Contract]) -> OrderFound:  # noqa: ANN401
+    """Return an entry of the venue's order list."""
+    contract = contracts.get(order.tradeData.symbolId)
+    digits = contract.digits if contract else 5
+    return OrderFound(
+        client_order_id=order.clientOrderId,
+        order_id=order.orderId,
+        position_id=order.positionId or None,
+        is_filled=order.orderStatus == _ORDER_FILLED,
+        is_open=order.orderStatus == _ORDER_ACCEPTED,
+        price=rounded(order.executionPrice, digits) if order.executionPrice else None,
+        volume_units=units_of(order.executedVolume or order.tradeData.volume),
+        time_ms=order.utcLastUpdateTimestamp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFound:
+    """A deal that closed a position, as the venue's list has it."""
+
+    position_id: int
+    order_id: int
+    price: Decimal
+    volume_units: Decimal
+    pnl: Decimal
+    balance: Decimal
+    time_ms: int
+
+
+def close_found(deal: Any, contracts: Mapping[int, Contract]) -> CloseFound | None:  # noqa: ANN401
+    """Return a closing deal of the venue's list, or None for one that opened."""
+    if not deal.HasField("closePositionDetail"):
+        return None
+    contract = contracts.get(deal.symbolId)
+    detail = deal.closePositionDetail
+    pnl = _net_pnl(detail)
+    return CloseFound(
+        position_id=deal.positionId,
+        order_id=deal.orderId,
+        price=rounded(deal.executionPrice, contract.digits if contract else 5),
+        volume_units=units_of(deal.filledVolume),
+        pnl=pnl if pnl is not None else Decimal(0),
+        balance=money(detail.balance, detail.moneyDigits),
+        time_ms=deal.executionTimestamp,
+    )
+
+
+def close_ms(bar: Bar[int]) -> int:
+    """Return when a bar is complete."""
+    return bar.open_time_ms + BAR_MS
