@@ -250,22 +250,31 @@ class Runtime:
                 look_back = True
 
     async def _handle_pending(self) -> None:
+        """Handle what was read and not committed; each stream is emptied before the next in priority.
+
+        So a signal that waits for an execution, and is tried again, finds it read.
+        """
         for stream in self._read:
             after = "0"
             while not self._stop.is_set() and (batch := await self._bus.read_pending(stream, after)):
                 await self._handle_batch(batch)
                 after = batch[-1].entry_id
+            await self._drain(stream, (await self._bus.read_new((stream,), block=False)).get(stream, []))
 
     async def _handle_new(self) -> bool:
-        """Handle what is new, streams in order of priority, each one emptied before the next."""
+        """Handle what is new, streams in order of priority."""
         batches = await self._bus.read_new(self._read, block=True)
         for stream in self._read:
             batch = batches.get(stream, [])
-            while batch:
-                await self._handle_batch(batch)
-                full = len(batch) == READ_COUNT
-                batch = (await self._bus.read_new((stream,), block=False)).get(stream, []) if full else []
+            await self._drain(stream, batch)
         return bool(batches)
+
+    async def _drain(self, stream: Stream, batch: Sequence[Delivery]) -> None:
+        """Handle a batch, and go on reading its stream until it has no more."""
+        while batch and not self._stop.is_set():
+            await self._handle_batch(batch)
+            full = len(batch) == READ_COUNT
+            batch = (await self._bus.read_new((stream,), block=False)).get(stream, []) if full else ()
 
     async def _handle_batch(self, batch: Sequence[Delivery]) -> None:
         for delivery in batch:

@@ -87,10 +87,10 @@ class Connection:
         alive = asyncio.create_task(session.link.keep_alive())
         try:
             await self._bus.write_contracts(session.contracts)
-            backlog = await self._first_quotes(session, inbox)
+            await self._desk.open_account(session)
+            self._feed.learn(session)
+            await self._first_quotes(session, inbox)
             await self._desk.go_online(session)
-            for received in backlog:
-                self._feed.stamp(received.message)
             await self._feed.backfill(session)
             self.trouble = ""
             log.info("connection.ready", host=address.host, symbols=list(session.contracts))
@@ -101,9 +101,8 @@ class Connection:
             alive.cancel()
         raise UnavailableError(session.link.why_ended)
 
-    async def _first_quotes(self, session: Session, inbox: asyncio.Queue[Received]) -> list[Received]:
+    async def _first_quotes(self, session: Session, inbox: asyncio.Queue[Received]) -> None:
         """Wait for the first quote of every symbol, which tell the venue's time too."""
-        spots: list[Received] = []
         missing = set(session.by_id)
         later: list[Received] = []
         try:
@@ -111,7 +110,7 @@ class Connection:
                 while missing:
                     received = await inbox.get()
                     if isinstance(received.message, oa.ProtoOASpotEvent):
-                        spots.append(received)
+                        self._feed.stamp(received.message)
                         missing.discard(received.message.symbolId)
                     else:
                         later.append(received)
@@ -120,10 +119,6 @@ class Connection:
             raise UnavailableError(f"no first quote of {names}") from None
         for received in later:
             inbox.put_nowait(received)
-        self._feed.learn(session)
-        for received in spots:
-            self._feed.stamp(received.message)
-        return spots
 
     async def _pump(self, session: Session, inbox: asyncio.Queue[Received]) -> None:
         """Handle what comes, one after the other, in the venue's order, until the link ends."""

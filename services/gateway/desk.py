@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -54,12 +54,16 @@ LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its
 class Publisher(Protocol):
     """What the desk needs of the bus."""
 
-    book: str
+    @property
+    def book(self) -> str:
+        """The book's name."""
 
     def holds_lease(self) -> bool:
         """Whether this instance may act."""
 
-    async def publish(self, outputs: list[Output], *, counter: tuple[str, int] | None = None) -> list[str]:
+    async def publish(
+        self, outputs: Sequence[Output], *, counter: tuple[str, int] | None = None
+    ) -> list[str]:
         """Write messages, all or none."""
 
     async def append(self, message: Message) -> str:
@@ -111,8 +115,8 @@ class Desk:
         self._outbox = deque(self._journal.events(after=published))
         self._account_id = streams.id_parts(last_account_id) if last_account_id else (0, 0)
 
-    async def go_online(self, session: Session) -> None:
-        """Take over a fresh session: the account, then what the venue's books say of our orders."""
+    async def open_account(self, session: Session) -> None:
+        """Make the account of the first session, or give it the terms of a later one."""
         balance = session.trader.balance
         if self.account is None:
             initial = Decimal(self._journal.fact("initial_equity") or balance)
@@ -127,6 +131,9 @@ class Desk:
             )
             self._replay_history(self.account)
         self.account.contracts = session.contracts
+
+    async def go_online(self, session: Session) -> None:
+        """Take over a fresh session, its quotes known: what the venue's books say of our orders comes first."""
         self._session = session
         self._this_link.clear()
         await self.reconcile()

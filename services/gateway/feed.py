@@ -84,7 +84,7 @@ class Feed:
     # --- live -----------------------------------------------------------------------------------
 
     def stamp(self, spot: Any) -> None:  # noqa: ANN401 - generated class
-        """Take the venue's time and the quote of a spot event; sides that are absent keep their last value."""
+        """Take the time and the quote of a spot event; a side that is absent keeps its last value."""
         if spot.timestamp:
             self._time.stamp(spot.timestamp, monotonic_s())
         symbol, account = self._names.get(spot.symbolId), self._desk.account

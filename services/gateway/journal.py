@@ -138,7 +138,7 @@ class Journal:
     def _orders(self, where: str, values: tuple[str, ...]) -> list[OrderRecord]:
         rows = self._reads.execute(
             f"SELECT request, status, position_id, sent_ms FROM orders {where}", values
-        )  # noqa: S608
+        )
         return [
             OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
             for request, status, position_id, sent_ms in rows

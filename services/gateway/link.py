@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Received:
 
 
 @implementer(IHandshakeListener)
-class _Frames(Int32StringReceiver):
+class _Frames(Int32StringReceiver):  # type: ignore[misc]  # Twisted has no types
     """Twisted's side of the link: frames in and out, and nothing else."""
 
     MAX_LENGTH = FRAME_BYTES_MAX
@@ -201,7 +202,7 @@ class Link:
             message = kind()
             message.ParseFromString(envelope.payload)
         except DecodeError as error:
-            log.error("link.undecodable", error=str(error))
+            log.warning("link.undecodable", error=str(error))
             return
         if kind is common.ProtoHeartbeatEvent:
             return
@@ -259,7 +260,7 @@ async def _dial(
     try:
         found = await LOOP.getaddrinfo(address.host, address.port, type=1)
         family, _, _, _, target = found[0]
-        endpoint_type = TCP6ClientEndpoint if family == 10 else TCP4ClientEndpoint
+        endpoint_type = TCP6ClientEndpoint if family is socket.AF_INET6 else TCP4ClientEndpoint
         endpoint = endpoint_type(reactor, target[0], address.port, timeout=CONNECT_TIMEOUT_S)
         secured = wrapClientTLS(optionsForClientTLS(address.host, trustRoot=trust), endpoint)
         factory = Factory.forProtocol(lambda: _Frames(on_frame, on_end))

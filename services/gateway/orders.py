@@ -102,7 +102,7 @@ def relative_points(distance: Decimal, contract: Contract) -> int:
     if distance <= 0:
         raise InputError(f"{contract.symbol}: a stop or target distance of {distance} is not positive")
     ticks = max(1, int((distance / contract.tick).to_integral_value(ROUND_HALF_EVEN)))
-    return ticks * 10 ** (5 - contract.digits)
+    return ticks * int(10 ** (5 - contract.digits))
 
 
 def protective_levels(

@@ -18,7 +18,7 @@ from ctrader_open_api.messages import OpenApiCommonMessages_pb2 as common  # noq
 from ctrader_open_api.messages import OpenApiMessages_pb2 as oa  # noqa: E402
 from ctrader_open_api.messages import OpenApiModelMessages_pb2 as model  # noqa: E402
 
-__all__ = ["HOSTS", "LOOP", "PORT", "TYPES", "common", "oa", "model", "payload_type"]
+__all__ = ["HOSTS", "LOOP", "PORT", "TYPES", "common", "model", "oa", "payload_type"]
 
 HOSTS = {"demo": EndPoints.PROTOBUF_DEMO_HOST, "live": EndPoints.PROTOBUF_LIVE_HOST}
 PORT = EndPoints.PROTOBUF_PORT

@@ -127,7 +127,7 @@ class Session:
         return translate.money(trader.balance, trader.moneyDigits)
 
     async def history(self, symbol: str, count: int, to_ms: int) -> list[Bar[int]]:
-        """Return at least the last `count` bars that opened up to `to_ms`, oldest first, where there are so many.
+        """Return at least the last `count` bars opened up to `to_ms`, oldest first, if there are so many.
 
         Asks window by window, further back until there are enough (weekends, holidays).
         """

@@ -22,5 +22,5 @@ class VenueTime:
         return self._stamp_ms + int(elapsed_ms)
 
     def real_s(self, venue_s: float) -> float:
-        """Return how long to wait on the machine for that much venue time; unchanged where it stands still."""
+        """Return how long the machine waits for so much venue time; unchanged where that stands still."""
         return venue_s / self.speed if self.speed else venue_s
