@@ -15,7 +15,7 @@ from typing import Protocol
 from venue.calendar import is_open
 from venue.faults import Faults, FaultyMessage
 from venue.ledger import Ledger
-from venue.matching import MarketRequest, Matching
+from venue.matching import Matching
 from venue.playback import Playback, Spot
 from venue.records import (
     Deal,
@@ -28,6 +28,7 @@ from venue.records import (
     RefusedError,
     StopChange,
 )
+from venue.rules import MarketRequest
 
 QUOTES_PER_COMMIT = 256
 
@@ -79,7 +80,6 @@ class Exchange:
         self.ledger = ledger
         self.faults = faults
         self.listener: Listener | None = None
-        self.last_stamp_ms: int | None = None
         self._pace = pace
         self._playing = asyncio.Lock()
         self._late: list[tuple[int, int, Execution]] = []  # heap: due, order of arrival, what to tell
@@ -87,6 +87,7 @@ class Exchange:
         self._order_delay_ms: dict[int, int | None] = {}  # by position: late by so much, None: never told
         self._next_refusal_id = ledger.last_id(Refusal) + 1
         matching.quotes.update(playback.last_quotes)
+        self.last_stamp_ms = max((quote.time_ms for quote in playback.last_quotes.values()), default=None)
 
     @classmethod
     def resume(

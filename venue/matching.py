@@ -32,29 +32,13 @@ from venue.records import (
     Side,
     StopChange,
 )
+from venue.rules import MarketRequest, check_distance, check_level, check_texts, check_volume
 
-LABEL_LENGTH_MAX = 100
-COMMENT_LENGTH_MAX = 512
-CLIENT_ORDER_ID_LENGTH_MAX = 50
 FIRST_ORDER_ID = 500_001
 FIRST_POSITION_ID = 300_001
 FIRST_DEAL_ID = 700_001
 
 NOTHING: tuple[Execution, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MarketRequest:
-    """A client asks for a market order; the distances are counted from the fill."""
-
-    symbol: str
-    side: Side
-    volume_cents: int
-    client_order_id: str = ""
-    label: str = ""
-    comment: str = ""
-    relative_stop_points: int | None = None
-    relative_target_points: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +183,13 @@ class Matching:
         Raises:
             RefusedError: the request breaks a rule; nothing happened.
         """
-        self._check_texts(request)
+        check_texts(request)
         contract = self.terms.contracts.get(request.symbol)
         if contract is None:
             raise RefusedError("SYMBOL_NOT_FOUND", f"Symbol not found: {request.symbol}")
-        _check_volume(contract, request.volume_cents)
-        _check_distance(contract, "SL", request.relative_stop_points)
-        _check_distance(contract, "TP", request.relative_target_points)
+        check_volume(contract, request.volume_cents)
+        check_distance(contract, "SL", request.relative_stop_points)
+        check_distance(contract, "TP", request.relative_target_points)
         self._check_market(request.symbol, market_open=market_open)
         self._check_money(request)
         order = Order(
@@ -237,7 +221,7 @@ class Matching:
         """
         position = self._free_position(position_id)
         if volume_cents != position.volume_cents:
-            _check_volume(self.terms.contracts[position.symbol], volume_cents)
+            check_volume(self.terms.contracts[position.symbol], volume_cents)
         if volume_cents > position.volume_cents:
             raise RefusedError(
                 "TRADING_BAD_VOLUME", f"Close volume {volume_cents} is bigger than the position's"
@@ -273,18 +257,9 @@ class Matching:
             raise RefusedError("INVALID_REQUEST", "Nothing to amend.")
         contract = self.terms.contracts[position.symbol]
         quote = self.quotes[position.symbol]
-        _check_level(contract, position.side, quote, "SL", stop_points)
-        _check_level(contract, position.side, quote, "TP", target_points)
+        check_level(contract, position.side, quote, "SL", stop_points)
+        check_level(contract, position.side, quote, "TP", target_points)
         return (self._protect(position, stop_points, target_points, now_ms, by_server=False),)
-
-    def _check_texts(self, request: MarketRequest) -> None:
-        for name, text, limit in (
-            ("label", request.label, LABEL_LENGTH_MAX),
-            ("comment", request.comment, COMMENT_LENGTH_MAX),
-            ("clientOrderId", request.client_order_id, CLIENT_ORDER_ID_LENGTH_MAX),
-        ):
-            if len(text) > limit:
-                raise RefusedError("INVALID_REQUEST", f"{name} is longer than {limit} characters")
 
     def _check_market(self, symbol: str, *, market_open: bool) -> None:
         if not market_open:
@@ -596,54 +571,3 @@ def _reached(position: Position, quote: Quote) -> CloseReason | None:
     if position.target_points is not None and sign * (price - position.target_points) >= 0:
         return CloseReason.TARGET
     return None
-
-
-def _check_volume(contract: Contract, volume_cents: int) -> None:
-    def lots(cents: Decimal | int) -> str:
-        return f"{Decimal(cents) / CENTS / contract.lot_units:.2f}"
-
-    smallest, largest = contract.min_volume_units * CENTS, contract.max_volume_units * CENTS
-    said = f"Order volume = {lots(volume_cents)} is"
-    if volume_cents < smallest:
-        raise RefusedError(
-            "TRADING_BAD_VOLUME", f"{said} smaller than minimum allowed volume = {lots(smallest)}."
-        )
-    if volume_cents > largest:
-        raise RefusedError(
-            "TRADING_BAD_VOLUME", f"{said} bigger than maximum allowed volume = {lots(largest)}"
-        )
-    step = contract.step_volume_units * CENTS
-    if (volume_cents - smallest) % step:
-        raise RefusedError("TRADING_BAD_VOLUME", f"{said} not a multiple of step volume = {lots(step)}")
-
-
-def _check_distance(contract: Contract, name: str, distance: int | None) -> None:
-    if distance is None:
-        return
-    tick = int(contract.tick * POINTS_PER_UNIT)
-    if distance <= 0 or distance % tick:
-        raise RefusedError(
-            "TRADING_BAD_STOPS", f"Relative {name} = {distance} should be a positive multiple of {tick}"
-        )
-    if distance < contract.min_stop_distance * POINTS_PER_UNIT:
-        raise RefusedError(
-            "PROTECTION_IS_TOO_CLOSE_TO_MARKET", f"Relative {name} = {distance} is too close to market"
-        )
-
-
-def _check_level(contract: Contract, side: Side, quote: Quote, name: str, level: int | None) -> None:
-    """Refuse a level on the wrong side of the price that would close the position."""
-    if level is None:
-        return
-    if level % int(contract.tick * POINTS_PER_UNIT):
-        raise RefusedError("INVALID_REQUEST", f"{name} has more than {contract.digits} digits")
-    closing, market = ("BID", quote.bid) if side is Side.BUY else ("ASK", quote.ask)
-    above = (name == "TP") == (side is Side.BUY)
-    if (level - market if above else market - level) >= 0:
-        return
-    shown_market, shown = (f"{points / POINTS_PER_UNIT:.{contract.digits}f}" for points in (market, level))
-    raise RefusedError(
-        "TRADING_BAD_STOPS",
-        f"New {name} for {side} position should be {'>=' if above else '<='} current {closing} price."
-        f" current {closing}: {shown_market}, {name}: {shown}",
-    )

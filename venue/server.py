@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from shared.clock import monotonic_s
+from venue import account_answers, price_answers, trading_answers
 from venue.exchange import Answer
 from venue.playback import Spot
 from venue.protocol import FrameTooLongError, common, encode, messages, pack, read_envelope
 from venue.records import Execution, OrderKind, OrderStatus
-from venue.session import Floor, Session, spot_event
+from venue.session import Floor, Session
+from venue.translation import spot_event
 
 log = logging.getLogger(__name__)
+
+ANSWERS = {**account_answers.ANSWERS, **price_answers.ANSWERS, **trading_answers.ANSWERS}
 
 HEARTBEAT_AFTER_S = 25.0  # of the venue's own silence
 CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps
@@ -83,7 +87,7 @@ class VenueServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         writer.transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
-        session = Session(self._floor, self, writer.write, monotonic_s())
+        session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
         self._sessions[session] = writer
         try:
             await self._converse(session, reader)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
+
 from shared.contracts import POINTS_PER_UNIT, CommissionKind, Contract
 from venue.bars import Bar
 from venue.directory import (
@@ -12,6 +14,7 @@ from venue.directory import (
     schedule,
 )
 from venue.money import CENTS, MONEY_DIGITS
+from venue.playback import Spot
 from venue.protocol import messages, model
 from venue.records import Deal, Execution, Order, OrderKind, Position, PositionStatus
 
@@ -220,3 +223,24 @@ class Translator:
 
 def _cents(contract: Contract, field: str) -> int:
     return int(getattr(contract, field) * CENTS)
+
+
+def spot_event(
+    account_id: int,
+    symbol_id: int,
+    spot: Spot,
+    bar: Bar | None,
+    *,
+    with_stamp: bool,
+) -> Message:
+    """Return a quote as it is streamed: the sides that moved, and the bar if the bid did."""
+    event = messages.ProtoOASpotEvent(ctidTraderAccountId=account_id, symbolId=symbol_id)
+    if spot.bid_moved:
+        event.bid = spot.bid
+        if bar is not None:
+            event.trendbar.append(trendbar(bar, period=model.M5))
+    if spot.ask_moved:
+        event.ask = spot.ask
+    if with_stamp:
+        event.timestamp = spot.time_ms
+    return event  # type: ignore[no-any-return] # the generated classes carry no types

@@ -1,0 +1,113 @@
+"""Answers about prices: history, and the subscriptions to quotes and forming bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.message import Message
+
+from venue.protocol import messages, model
+from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
+from venue.translation import trendbar
+
+HISTORY_BARS_MAX = 10_080  # five weeks of M5
+HISTORY_WINDOW_MS_MAX = 3_024_000_000
+TIMESTAMP_MS_MAX = 2_147_483_646_000
+
+
+def trendbars(session: Session, request: Request) -> Iterable[Message]:
+    """Return history: the last bars up to a time, or those of a window."""
+    symbol = symbol_name(session, request.symbolId)
+    _check_period(request.period)
+    from_ms, to_ms = request.fromTimestamp, min(request.toTimestamp, TIMESTAMP_MS_MAX)
+    count = min(request.count or HISTORY_BARS_MAX, HISTORY_BARS_MAX)
+    if request.HasField("count"):
+        from_ms = 0
+    elif from_ms > to_ms or to_ms - from_ms > HISTORY_WINDOW_MS_MAX:
+        raise RequestError("INCORRECT_BOUNDARIES", "fromTimestamp to toTimestamp is not a window of 5 weeks")
+    bars = session.floor.exchange.playback.history(symbol, from_ms, to_ms, count)
+    return [
+        messages.ProtoOAGetTrendbarsRes(
+            ctidTraderAccountId=session.account_id,
+            period=request.period,
+            timestamp=request.toTimestamp,
+            trendbar=[trendbar(bar) for bar in bars],
+            symbolId=request.symbolId,
+        )
+    ]
+
+
+def subscribe_spots(session: Session, request: Request) -> Iterable[Message]:
+    """Begin to stream symbols; the last prices follow at once, even of a closed market."""
+    symbols = [symbol_name(session, number) for number in request.symbolId]
+    for symbol in symbols:
+        if symbol in session.spots:
+            raise RequestError("ALREADY_SUBSCRIBED", f"Already subscribed to {symbol}")
+    yield messages.ProtoOASubscribeSpotsRes(ctidTraderAccountId=session.account_id)
+    for symbol in dict.fromkeys(symbols):
+        session.spots[symbol] = bool(request.subscribeToSpotTimestamp)
+        event = _last_spot(session, symbol)
+        if event is not None:
+            session.send(event)
+
+
+def _last_spot(session: Session, symbol: str) -> Message | None:
+    """Return the event that follows a subscription: the last prices, even of a closed market."""
+    quote = session.floor.exchange.matching.quotes.get(symbol)
+    if quote is None:
+        return None
+    event = messages.ProtoOASpotEvent(
+        ctidTraderAccountId=session.account_id,
+        symbolId=session.floor.directory.symbol_ids[symbol],
+        bid=quote.bid,
+        ask=quote.ask,
+    )
+    if session.spots[symbol]:
+        event.timestamp = quote.time_ms
+    return event  # type: ignore[no-any-return] # the generated classes carry no types
+
+
+def unsubscribe_spots(session: Session, request: Request) -> Iterable[Message]:
+    """Stop streaming symbols, their bars too."""
+    symbols = [symbol_name(session, number) for number in request.symbolId]
+    for symbol in symbols:
+        _check_spots(session, symbol)
+        del session.spots[symbol]
+        session.bars.discard(symbol)
+    return [messages.ProtoOAUnsubscribeSpotsRes(ctidTraderAccountId=session.account_id)]
+
+
+def subscribe_bars(session: Session, request: Request) -> Iterable[Message]:
+    """Add the forming bar to a symbol's stream."""
+    symbol = symbol_name(session, request.symbolId)
+    _check_period(request.period)
+    _check_spots(session, symbol)
+    if symbol in session.bars:
+        raise RequestError("ALREADY_SUBSCRIBED", f"Already subscribed to the bars of {symbol}")
+    session.bars.add(symbol)
+    return [messages.ProtoOASubscribeLiveTrendbarRes(ctidTraderAccountId=session.account_id)]
+
+
+def unsubscribe_bars(session: Session, request: Request) -> Iterable[Message]:
+    """Take the forming bar out of a symbol's stream."""
+    session.bars.discard(symbol_name(session, request.symbolId))
+    return [messages.ProtoOAUnsubscribeLiveTrendbarRes(ctidTraderAccountId=session.account_id)]
+
+
+def _check_spots(session: Session, symbol: str) -> None:
+    if symbol not in session.spots:
+        raise RequestError("INVALID_REQUEST", f"Not subscribed to the spots of {symbol}")
+
+
+def _check_period(period: int) -> None:
+    if period != model.M5:
+        raise RequestError("INVALID_REQUEST", "This venue has bars of the period M5 only")
+
+
+ANSWERS: Mapping[str, AnswerTo] = {
+    "ProtoOAGetTrendbarsReq": trendbars,
+    "ProtoOASubscribeSpotsReq": subscribe_spots,
+    "ProtoOAUnsubscribeSpotsReq": unsubscribe_spots,
+    "ProtoOASubscribeLiveTrendbarReq": subscribe_bars,
+    "ProtoOAUnsubscribeLiveTrendbarReq": unsubscribe_bars,
+}
