@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from shared.messages import (
+    Direction,
     EntryRefused,
     EventReported,
     ExecutionKind,
@@ -40,7 +41,7 @@ BLUE: Final = 0x3498DB
 GREY: Final = 0x95A5A6
 
 MODEL_BLOCKS: Final = frozenset({"RISK_BLOCKED", "GUARD_BLOCKED"})  # any other block: something failed
-STALE: Final = "STALE"  # the reason of refusing what belongs to a slice that is not live
+STALE_SLICE: Final = "STALE_SLICE"  # the reason of refusing what belongs to a slice that is not live
 _ALWAYS_TOLD: Final = frozenset({"started", "ready", "stopped", "connection", "limit", "control"})
 _COLOURS: Final = {
     Severity.INFO: BLUE,
@@ -68,9 +69,12 @@ def card_of(message: Message, *, book: str = "", lot_units: Decimal | None = Non
     """Return the card of a message, or None of a message that people need not see.
 
     An executed order is told at PROTECTED, not at FILLED: only then do stop and target stand at the
-    venue, and the message has them together with the entry price and the size. A fill whose stop is
-    missing is told at REPAIRING, as a warning, so that no fill stays untold for longer than the
-    protection time.
+    venue. A fill whose stop is missing is told at REPAIRING, as a warning, so that no fill stays untold
+    for longer than the protection time. Where the venue's word on the stop leaves out entry and size,
+    the caller completes the message from the fill.
+
+    A block is told where an entry was wanted. What stops the chain before a direction is found is one
+    alarm of its service, not a card for each symbol at each slice.
 
     Args:
         message: any message of the mesh.
@@ -99,7 +103,7 @@ def resolution_card(execution: ExecutionReported, *, book: str = "") -> Card:
 
 
 def _signal_card(signal: SignalEmitted) -> Card | None:
-    if signal.verdict is not Verdict.BLOCK or not signal.live:
+    if signal.verdict is not Verdict.BLOCK or signal.direction is Direction.FLAT or not signal.live:
         return None
     fields = [("Symbol", signal.symbol), ("Direction", signal.direction.value), ("Reason", signal.reason)]
     if signal.guard_probability is not None:
@@ -116,7 +120,9 @@ def _signal_card(signal: SignalEmitted) -> Card | None:
 
 
 def _refusal_card(refused: EntryRefused) -> Card | None:
-    if refused.reason == STALE:  # a backfill after a pause refuses hundreds: no news, no trade was possible
+    if (
+        refused.reason == STALE_SLICE
+    ):  # a backfill after a pause refuses hundreds: no news, no trade was possible
         return None
     fields = [("Symbol", refused.symbol), ("Reason", refused.reason), ("Order", refused.client_order_id)]
     title = f"{refused.symbol}: {refused.direction} not traded"

@@ -12,9 +12,10 @@ import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
 from decimal import Decimal
 from itertools import islice
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -40,7 +41,7 @@ QUEUE_MAX: Final = 1000
 SNAPSHOT_CARDS_MAX: Final = 100  # unsent cards that are saved: the state is written with every commit
 SNAPSHOT_BYTES_MAX: Final = 64 * 1024
 POSTED_KEPT: Final = 64  # ids of the last posted cards: more than can be read again after a crash
-UNKNOWN_KEPT: Final = 100
+ORDERS_KEPT: Final = 100  # orders of which something is remembered until they end
 SAVES_MAX: Final = 5  # tries to save a state that changes meanwhile
 LEASE_WAIT_S: Final = 0.1
 
@@ -66,12 +67,21 @@ Save = Callable[[bytes], Awaitable[object]]
 
 
 @checked_dataclass(frozen=True)
+class Fill:
+    """At which price and how much of an order was filled."""
+
+    price: Decimal | None
+    volume_units: Decimal | None
+
+
+@checked_dataclass(frozen=True)
 class NotifierState:
     """What outlives a restart."""
 
     unsent: tuple[Card, ...] = ()
     posted: tuple[str, ...] = ()  # message ids, oldest first
     unknown: tuple[str, ...] = ()  # orders whose outcome is not known
+    fills: dict[str, Fill] = field(default_factory=dict)  # by order: what the stop's own event may leave out
     dropped: int = 0  # cards left out and not announced yet
 
 
@@ -112,6 +122,7 @@ class NotifierHandlers:
         self._in_flight: frozenset[str] = frozenset()
         self._posted: OrderedDict[str, None] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._fills: OrderedDict[str, Fill] = OrderedDict()
         self._dropped = 0
         self._lots: dict[str, Decimal] = {}
         self._trouble = ""
@@ -131,17 +142,34 @@ class NotifierHandlers:
 
     async def on_execution(self, execution: ExecutionReported) -> list[Message]:
         """Tell what happened to an order or position."""
+        execution = self._completed(execution)
         lot_units = await self._lot_units(execution)
         card = card_of(execution, book=self._book, lot_units=lot_units)
         order = execution.client_order_id
         if execution.kind is ExecutionKind.UNKNOWN:
             self._unknown[order] = None
-            _keep_last(self._unknown, UNKNOWN_KEPT)
+            _keep_last(self._unknown, ORDERS_KEPT)
         elif order in self._unknown:
             del self._unknown[order]
             card = card or resolution_card(execution, book=self._book)
         self._version += 1
         return self._tell(card)
+
+    def _completed(self, execution: ExecutionReported) -> ExecutionReported:
+        """Return the execution with its fill's price and size: the stop's own event may leave them out."""
+        order = execution.client_order_id
+        match execution.kind:
+            case ExecutionKind.FILLED:
+                self._fills[order] = Fill(execution.price, execution.volume_units)
+                _keep_last(self._fills, ORDERS_KEPT)
+            case ExecutionKind.PROTECTED | ExecutionKind.REPAIRING:
+                if fill := self._fills.get(order):
+                    known = {"price": execution.price, "volume_units": execution.volume_units}
+                    missing = {name: getattr(fill, name) for name, value in known.items() if value is None}
+                    return execution.model_copy(update=missing)
+            case ExecutionKind.CLOSED:
+                self._fills.pop(order, None)
+        return execution
 
     async def on_event(self, event: EventReported) -> list[Message]:
         """Tell starts, stops, connections, limits, control changes and alarms."""
@@ -269,6 +297,7 @@ class NotifierHandlers:
                 unsent=tuple(card for _, card in sorted(best, key=lambda one: one[0])),
                 posted=tuple(self._posted),
                 unknown=tuple(self._unknown),
+                fills=dict(self._fills),
                 dropped=self._dropped + len(waiting) - len(best),
             )
             data = _STATE.dump_json(state)
@@ -290,11 +319,12 @@ class NotifierHandlers:
             (card.message_id, card) for card in state.unsent if card.message_id not in self._posted
         )
         self._unknown = OrderedDict.fromkeys(state.unknown)
+        self._fills = OrderedDict(state.fills)
         self._dropped = state.dropped
         self._version += 1
         self._wake.set()
 
 
-def _keep_last(ids: OrderedDict[str, None], count: int) -> None:
-    while len(ids) > count:
-        ids.popitem(last=False)
+def _keep_last(known: OrderedDict[str, Any], count: int) -> None:
+    while len(known) > count:
+        known.popitem(last=False)

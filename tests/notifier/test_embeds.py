@@ -97,12 +97,22 @@ def test_blocked_signal_is_told_in_candle_words() -> None:
         a_signal(verdict=m.Verdict.FLAT, direction=m.Direction.FLAT, reason="ALPHA_FLAT"),
         a_signal(verdict=m.Verdict.ALLOW, reason="ALLOWED"),
         a_signal(live=False),
-        a_refusal(reason="STALE"),
+        a_refusal(reason="STALE_SLICE"),
+        a_signal(direction=m.Direction.FLAT, reason="WARMING_UP"),
         a_request(),
         a_bar(),
         an_event(severity=m.Severity.INFO),
     ],
-    ids=["flat", "allowed", "signal of the past", "refusal of the past", "request", "bar", "small alarm"],
+    ids=[
+        "flat",
+        "allowed",
+        "signal of the past",
+        "refusal of the past",
+        "warming up",
+        "request",
+        "bar",
+        "small alarm",
+    ],
 )
 def test_what_people_need_not_see_is_not_told(quiet: m.Message) -> None:
     """A channel full of noise is not read."""

@@ -447,3 +447,18 @@ async def test_lots_come_from_the_venues_terms_asked_once() -> None:
         await notifier.on_execution(protected)
     assert notifier.snapshot().count(b"2,000 units (0.02 lots)") == 2
     assert asked == 1
+
+
+async def test_executed_order_is_told_with_the_fills_price_and_size_even_after_a_restart() -> None:
+    """The venue's event about the stop has the levels alone; the fill came in an event before."""
+    first, outlet = a_notifier(ListOutlet()), ListOutlet()
+    filled = an_execution(ExecutionKind.FILLED, 1, price=Decimal("1.10008"), volume_units=Decimal(2000))
+    await first.on_execution(filled)
+    second = a_notifier(outlet)
+    second.restore(first.snapshot())
+    await second.on_execution(an_execution(ExecutionKind.PROTECTED, 2, stop_loss_price=Decimal("1.09")))
+    state = second.snapshot()
+    for shown in (b'["Entry","1.10008"]', b'["Size","2,000 units"]', b'["SL","1.09"]'):
+        assert shown in state
+    await second.on_execution(an_execution(ExecutionKind.CLOSED, 3))
+    assert b'"fills":{}' in second.snapshot()

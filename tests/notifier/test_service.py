@@ -46,10 +46,8 @@ async def until_told(webhook: Webhook, title: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_written(file: Path, text: bytes) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not file.exists() or text not in file.read_bytes():  # noqa: ASYNC110 - another task writes it
-            await asyncio.sleep(0.01)
+def holds(file: Path, text: str) -> bool:
+    return file.exists() and text in file.read_text()
 
 
 @pytest.mark.redis
@@ -85,8 +83,9 @@ async def test_without_a_webhook_alerts_stand_in_the_file(
     settings = load(NotifierSettings)
     async with RedisBus.connect(redis_url, settings.book, "cli") as writer:
         await writer.append(an_event("torn", service="gateway"))
-        async with running(settings):
-            await until_written(tmp_path / "alerts.jsonl", b"torn")
+        async with running(settings), asyncio.timeout(WAIT_S):
+            while not holds(tmp_path / "alerts.jsonl", "torn"):  # noqa: ASYNC110 - another task writes it
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
