@@ -29,7 +29,7 @@ def run(data: Path, out: Path, *, data_set: str | None = None) -> dict[str, Any]
         InputError: the data are not as said; the message names file, row and field.
     """
     # as the venue plays it: where the source has no volume, it is that of the quote path
-    store = BarStore(CONTRACTS, load_bars(data, CONTRACTS), data_set=data_set or data.stem)
+    store = BarStore(CONTRACTS, load_bars(data, CONTRACTS), data_set=data_set or data.resolve().stem)
     history = build_history({symbol: _bars(store, symbol) for symbol in SYMBOLS})
     rows = FeatureEngine(SYMBOLS).advance(history.open_time_ms, history.values, history.synthetic)
     view = flat_view(len(SYMBOLS))

@@ -18,7 +18,8 @@ from services.features.schema import (
 )
 from services.features.series import SCALED_GLOBALS, SCALED_PER_SYMBOL, Block
 
-_SCALED_COLUMNS = (0, 1, 2, 3, 4, 6, 7, 10, 11, 12)  # of a symbol's 25, in the order of `unscaled`
+_SCALED_COLUMNS = np.array([0, 1, 2, 3, 4, 6, 7, 10, 11, 12])  # of a symbol's 25, in the order of `unscaled`
+_CORRELATIONS = np.array([20, 22, 23])  # with the basket, gold and the euro
 _SESSIONS = ((0, 9), (8, 17), (13, 22), (13, 17))  # Asia, London, New York, the last two together
 
 
@@ -58,14 +59,13 @@ def alpha_columns(b: Block, symbols: Sequence[str], open_time_ms: Ints) -> tuple
 
     alpha = np.zeros((b.rows, ALPHA_PER_SYMBOL * count + len(ALPHA_GLOBALS)))
     columns = alpha[:, : ALPHA_PER_SYMBOL * count].reshape(b.rows, count, ALPHA_PER_SYMBOL)
-    columns[:, :, _SCALED_COLUMNS] = np.moveaxis(
-        scaled[:, :-SCALED_GLOBALS].reshape(b.rows, SCALED_PER_SYMBOL, count), 1, 2
-    )
+    market = scaled[:, :-SCALED_GLOBALS].reshape(b.rows, SCALED_PER_SYMBOL, count)
+    columns[:, :, _SCALED_COLUMNS] = market.transpose(0, 2, 1)
     columns[:, :, 5] = (2.0 * b.deviation - b.mean_from_close) / (4.0 * b.deviation)
     columns[:, :, 8] = (b.now - b.ema9) / b.ema9
     columns[:, :, 9] = (b.ema9 - b.ema21) / b.ema21
     together = ind.trailing(np.column_stack([all_returns, basket]), 50)
-    columns[:, :, [20, 22, 23]] = ind.correlations(together, (count, gold, euro))[:, :count]
+    columns[:, :, _CORRELATIONS] = ind.correlations(together, (count, gold, euro))[:, :count]
     columns[:, :, 21] = return_1 - basket[-b.rows :, None]
     columns[:, :, 24] = ind.average_rank(return_12)
     columns = alpha[:, ALPHA_PER_SYMBOL * count :]
@@ -80,7 +80,7 @@ def alpha_columns(b: Block, symbols: Sequence[str], open_time_ms: Ints) -> tuple
 def guard_columns(b: Block, symbols: Sequence[str], open_time_ms: Ints) -> tuple[Array, Array]:
     """Return the Guard columns raw and squeezed; the candidate's and the account's are zero."""
     count = len(symbols)
-    open_, high, low, close, _ = np.moveaxis(b.bars, -1, 0)
+    open_, high, low, close, _ = b.bars.transpose(2, 0, 1)
     atr_guard = b.atr_guard[-b.rows :]
     eps = squeeze.EPSILON
     volume_mean = ind.trailing(b.volume, 50).sum(axis=-1) / 50

@@ -118,7 +118,7 @@ class FeatureEngine:
         if (open_time_ms <= before).any():
             late = int(np.argmax(open_time_ms <= before))
             raise InputError(f"slice of {_text(open_time_ms[late])} does not come after the one before")
-        open_, high, low, close, volume = np.moveaxis(bars, -1, 0)
+        open_, high, low, close, volume = bars.transpose(2, 0, 1)
         sound = (low > 0) & (low <= np.minimum(open_, close)) & (high >= np.maximum(open_, close))
         sound &= (volume >= 0) & (high < np.inf) & (volume < np.inf)
         if not sound.all():

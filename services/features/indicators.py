@@ -112,8 +112,9 @@ def robust_scale(window: Array) -> Array:
     low, middle, high = (_quantile(ordered, q * (size - 1)) for q in (0.25, 0.5, 0.75))
     iqr = high - low
     iqr[iqr == 0.0] = ROBUST_MIN_IQR
-    scaled = np.clip((window[..., -1] - middle) / iqr, -ROBUST_CLIP, ROBUST_CLIP)
-    return np.asarray(np.where(np.isnan(ordered[..., -1]), np.nan, scaled))  # NaN sorts last
+    scaled = np.minimum(np.maximum((window[..., -1] - middle) / iqr, -ROBUST_CLIP), ROBUST_CLIP)
+    scaled[np.isnan(ordered[..., -1])] = np.nan  # NaN sorts last
+    return np.asarray(scaled)
 
 
 def _quantile(ordered: Array, position: float) -> Array:
@@ -132,11 +133,11 @@ def correlations(window: Array, against: tuple[int, ...]) -> Array:
     deviation = window - (window.sum(axis=-1) / window.shape[-1])[..., None]
     size = np.sqrt((deviation * deviation).sum(axis=-1))
     out = np.empty((*window.shape[:2], len(against)))
-    for k, other in enumerate(against):
-        together = (deviation * deviation[:, other : other + 1]).sum(axis=-1)
-        with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):
+        for k, other in enumerate(against):
+            together = (deviation * deviation[:, other : other + 1]).sum(axis=-1)
             out[..., k] = together / (size * size[:, other : other + 1])
-    return np.clip(out, -1.0, 1.0, out=out)
+    return np.asarray(np.minimum(np.maximum(out, -1.0), 1.0))
 
 
 def average_rank(values: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +82,12 @@ def fill_portfolio(
     columns[:, 5] = view.stop_loss_price
     columns[:, 6] = view.take_profit_price
     distances = (columns[:, 4:] - close[:, None]) / np.maximum(atr, tick)[:, None]
-    absent = np.isnan(distances) | (columns[:, :1] == 0.0)
-    columns[:, 4:] = np.where(absent, 0.0, np.clip(distances, -DISTANCE_CLIP, DISTANCE_CLIP))
+    distances[np.isnan(distances) | (columns[:, :1] == 0.0)] = 0.0
+    columns[:, 4:] = np.minimum(np.maximum(distances, -DISTANCE_CLIP), DISTANCE_CLIP)
     drawdown = 1.0 - view.equity / view.peak_equity
     usage = view.total_used_margin / view.equity
     account = (view.equity / view.initial_equity, usage, drawdown, float(view.open_positions))
-    if not (np.isfinite(columns).all() and np.isfinite(account).all()):
+    if not (np.isfinite(columns).all() and all(map(isfinite, account))):
         raise InputError(f"the account has a number that is not finite: {view}")
     alpha[: ALPHA_PER_SYMBOL * symbols].reshape(symbols, ALPHA_PER_SYMBOL)[:, _POSITION] = columns
     first = ALPHA_PER_SYMBOL * symbols

@@ -120,8 +120,8 @@ class Block:
             previous = previous.copy()
             previous[_EMA9 : _EMA26 + 1] = self.now[0]
         self.smoothed = ind.smooth(inputs, _WEIGHTS[:, None], previous)
-        ema9, ema21, fast, slow, gain, loss, biased9, biased21, ones9, ones21 = np.moveaxis(
-            self.smoothed, 1, 0
+        ema9, ema21, fast, slow, gain, loss, biased9, biased21, ones9, ones21 = self.smoothed.transpose(
+            1, 0, 2
         )
         self.biased9, self.biased21 = biased9 / ones9, biased21 / ones21
         macd = fast - slow

@@ -42,8 +42,8 @@ _OFFSET, _SCALE, _LOW, _HIGH, _DIVISOR = np.array(
 
 
 def _squeeze(raw: Array, columns: slice) -> Array:
-    scaled = np.clip((raw - _OFFSET[columns]) / _SCALE[columns], _LOW[columns], _HIGH[columns])
-    return np.asarray(scaled / _DIVISOR[columns])
+    scaled = np.maximum((raw - _OFFSET[columns]) / _SCALE[columns], _LOW[columns])
+    return np.asarray(np.minimum(scaled, _HIGH[columns]) / _DIVISOR[columns])
 
 
 def squeeze_market(raw: Array, atr_guard: Array) -> Array:
@@ -89,7 +89,6 @@ def reward_to_risk(target_distance: float, stop_distance: float) -> float:
     return target_distance / (stop_distance + EPSILON)
 
 
-def squeeze_account(drawdown: ArrayLike, exposure: ArrayLike) -> Array:
-    """Return the two account columns, shape (..., 2): drawdown, and used margin over equity."""
-    drawdown, exposure = np.broadcast_arrays(drawdown, exposure)
-    return np.stack([np.clip(drawdown, 0.0, 1.0), np.clip(exposure / 5.0, 0.0, 1.0)], axis=-1)
+def squeeze_account(drawdown: float, exposure: float) -> tuple[float, float]:
+    """Return the two account columns: drawdown, and used margin over equity in fifths."""
+    return min(max(drawdown, 0.0), 1.0), min(max(exposure / 5.0, 0.0), 1.0)

@@ -72,8 +72,8 @@ def test_candidate_squeeze_by_hand() -> None:
 
 def test_account_squeeze_by_hand() -> None:
     """Drawdown is a fraction; five times the equity in margin is the end of the scale."""
-    assert squeeze.squeeze_account(0.25, 2.5).tolist() == [0.25, 0.5]
-    assert squeeze.squeeze_account(-0.1, 9.0).tolist() == [0, 1]
+    assert squeeze.squeeze_account(0.25, 2.5) == (0.25, 0.5)
+    assert squeeze.squeeze_account(-0.1, 9.0) == (0, 1)
 
 
 def test_candidate_columns_are_those_that_the_live_chain_fills_in() -> None:
