@@ -10,7 +10,7 @@ stopped, lost its lease, woke up) cannot be jumped over.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,14 +195,10 @@ class RedisBus:
                 count=READ_COUNT,
                 block=block_ms,
             )
-        found = answer.items() if isinstance(answer, dict) else (answer or ())
-        result: dict[Stream, list[Delivery]] = {}
-        for key, entries in found:
-            flat = entries[0] if entries and isinstance(entries[0], list) else entries
-            if flat:
-                stream = by_key[key]
-                result[stream] = [Delivery(stream, entry_id, fields) for entry_id, fields in flat if fields]
-        return result
+        return {
+            by_key[key]: [Delivery(by_key[key], entry_id, fields) for entry_id, fields in entries if fields]
+            for key, entries in _by_stream(answer)
+        }
 
     async def history(
         self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
@@ -211,6 +207,19 @@ class RedisBus:
         with _Translated():
             entries = await self._client.xrange(self.key(stream.name), start, end, count)
         return [(entry_id, streams.decode(fields)) for entry_id, fields in entries]
+
+    async def tail(
+        self, after: Mapping[Stream, str], block_ms: int
+    ) -> dict[Stream, list[tuple[str, Message]]]:
+        """Return what stands behind the given ids; waits at most `block_ms`. Takes no part in any group."""
+        by_key = {self.key(stream.name): stream for stream in after}
+        cursors = {self.key(stream.name): entry_id for stream, entry_id in after.items()}
+        with _Translated():
+            answer = await self._client.xread(cursors, count=1000, block=block_ms)
+        return {
+            by_key[key]: [(entry_id, streams.decode(fields)) for entry_id, fields in entries]
+            for key, entries in _by_stream(answer)
+        }
 
     async def last(self, stream: Stream) -> tuple[str, Message] | None:
         """Return the newest entry, or None of an empty stream."""
@@ -363,6 +372,14 @@ class RedisBus:
         with _Translated():
             entry_id = await self._client.xadd(self.key(streams.stream_of(message).name), cast(Any, fields))
         return cast(str, entry_id)
+
+
+def _by_stream(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:  # noqa: ANN401
+    """Yield (key, entries) of a read's answer, in the shape of either protocol version."""
+    for key, entries in answer.items() if isinstance(answer, dict) else (answer or ()):
+        flat = entries[0] if entries and isinstance(entries[0], list) else entries
+        if flat:
+            yield key, flat
 
 
 def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:

@@ -48,6 +48,7 @@ AMEND_RETRY_S = 0.1
 AMEND_TRIES = 4
 CLOSE_ANSWER_S = 1.0
 CLOSE_TRIES = 5
+ANSWER_LOOKS = 10  # at an accepted order that is not filled
 LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
 
 
@@ -106,6 +107,9 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reconcile_asked = asyncio.Event()
         self.account: AccountModel | None = None
+        self.slice_times: dict[
+            str, tuple[float, float]
+        ] = {}  # account id -> closing quote came, bars written
 
     # --- start, connection, stop ----------------------------------------------------------------
 
@@ -133,7 +137,7 @@ class Desk:
         self.account.contracts = session.contracts
 
     async def go_online(self, session: Session) -> None:
-        """Take over a fresh session, its quotes known: what the venue's books say of our orders comes first."""
+        """Take over a fresh session, its quotes known; first comes what its books say of our orders."""
         self._session = session
         self._this_link.clear()
         await self.reconcile()
@@ -163,6 +167,7 @@ class Desk:
         """Send an order, unless the journal knows it. After a crash this runs again and sends nothing."""
         if self._journal.order(request.client_order_id) is not None:
             return
+        taken_s = monotonic_s()
         refusal = await self._refusal(request, control)
         if refusal is not None:
             kind, reason = refusal
@@ -181,6 +186,7 @@ class Desk:
             self._this_link.discard(request.client_order_id)
             self._reconcile_asked.set()  # journalled, not sent: the venue's books will say so
             return
+        sent_s = monotonic_s()
         session.send_market_order(
             request.client_order_id,
             request.symbol,
@@ -189,7 +195,7 @@ class Desk:
             stop_points=stop,
             target_points=target,
         )
-        await self.record(request, ExecutionKind.SENT)
+        await self.record(request, ExecutionKind.SENT, latency_ms=self._latency(request, taken_s, sent_s))
         self._spawn(self._await_answer(request, session))
 
     async def _refusal(
@@ -222,12 +228,28 @@ class Desk:
             log.warning("order.no_connection", order=request.client_order_id)
 
     async def _await_answer(self, request: OrderRequested, session: Session) -> None:
-        """An order that is not even accepted in time is unknown: ask on a fresh connection."""
-        await asyncio.sleep(self._time.real_s(self._patience.order_answer_s))
-        record = self._journal.order(request.client_order_id)
-        if record and record.status is Status.SENT and not session.link.ended.is_set():
-            await self.record(request, ExecutionKind.UNKNOWN, reason="NO_ANSWER")
-            session.link.abort(f"no answer to {request.client_order_id}")
+        """An order not accepted in time is unknown: ask on a fresh connection. Accepted, not filled: ask on this."""
+        for _ in range(ANSWER_LOOKS):
+            await asyncio.sleep(self._time.real_s(self._patience.order_answer_s))
+            record = self._journal.order(request.client_order_id)
+            if record is None or session.link.ended.is_set():
+                return
+            if record.status is Status.SENT:
+                await self.record(request, ExecutionKind.UNKNOWN, reason="NO_ANSWER")
+                session.link.abort(f"no answer to {request.client_order_id}")
+                return
+            if record.status is not Status.ACCEPTED:
+                return
+            self._reconcile_asked.set()
+
+    def _latency(self, request: OrderRequested, taken_s: float, sent_s: float) -> dict[str, float]:
+        """Return how long the parts of the way from the closing quote to the order's bytes took, in ms."""
+        times = self.slice_times.get(request.account_id)
+        if times is None:  # a slice of before a restart
+            return {}
+        closed_s, written_s = times
+        parts = {"slice": written_s - closed_s, "decision": taken_s - written_s, "send": sent_s - taken_s}
+        return {name: round(1000 * part, 3) for name, part in {**parts, "total": sent_s - closed_s}.items()}
 
     async def close_position(self, client_order_id: str, reason: str) -> None:
         """Close one of our positions at the market; asked again, it is sent again only if still open."""
@@ -294,8 +316,8 @@ class Desk:
             event.kind,
             order_id=event.order_id,
             position_id=event.position_id,
-            price=event.price,
-            volume_units=event.volume_units,
+            price=position.entry_price if position else event.price,
+            volume_units=position.volume_units if position else event.volume_units,
             stop_loss_price=position.stop_loss_price if position else None,
             take_profit_price=position.take_profit_price if position else None,
             pnl=event.pnl,

@@ -118,13 +118,15 @@ class Feed:
         """Write the slices that are complete now."""
         async with self._lock:
             now_ms = self._time.now_ms(monotonic_s())
+            closed_s = monotonic_s()
             for complete in self._assembler.take(now_ms):
                 await self._desk.drain()
-                await self._write([complete], live=now_ms - complete.close_ms <= LIVE_MS)
+                account_id = await self._write([complete], live=now_ms - complete.close_ms <= LIVE_MS)
+                self._desk.slice_times = {account_id: (closed_s, monotonic_s())}
                 await self._desk.remember_peak()
 
-    async def _write(self, slices: Sequence[Slice], *, live: bool) -> None:
-        """Write the account and the bars behind it, all or none, until the server has them."""
+    async def _write(self, slices: Sequence[Slice], *, live: bool) -> str:
+        """Write the account and the bars behind it, all or none, until the server has them; return the account's id."""
         first = slices[0]
         meta = _slice_meta(self._bus.book, first)
         account = self._desk.account_entry(meta, "slice" if live else "start", live=live)
@@ -144,6 +146,7 @@ class Feed:
                 log.warning("feed.waiting", error=str(error))
                 await asyncio.sleep(PUBLISH_RETRY_S)
         self._last_open_ms = slices[-1].open_time_ms
+        return account.entry_id
 
     async def _report_late(self, bar: Bar[int]) -> None:
         """A bar that comes after its slice is an alarm, not an entry."""

@@ -137,7 +137,8 @@ class Journal:
 
     def _orders(self, where: str, values: tuple[str, ...]) -> list[OrderRecord]:
         rows = self._reads.execute(
-            f"SELECT request, status, position_id, sent_ms FROM orders {where}", values
+            "SELECT request, status, position_id, sent_ms FROM orders " + where,  # noqa: S608
+            values,
         )
         return [
             OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
