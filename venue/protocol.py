@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import struct
 
@@ -12,8 +13,10 @@ from google.protobuf.message import DecodeError, Message
 # for asyncio must be there before, or a process that runs Twisted on its own loop cannot use both.
 from twisted.internet import asyncioreactor, error
 
+_loop = asyncio.new_event_loop()
+atexit.register(_loop.close)
 with contextlib.suppress(error.ReactorAlreadyInstalledError):
-    asyncioreactor.install(asyncio.new_event_loop())
+    asyncioreactor.install(_loop)
 
 from ctrader_open_api.messages import OpenApiCommonMessages_pb2 as common
 from ctrader_open_api.messages import OpenApiMessages_pb2 as messages

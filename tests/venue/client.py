@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -36,8 +37,10 @@ class VenueClient:
         return cls(reader, writer, ready)
 
     async def close(self) -> None:
+        """Leave; what the venue still sends is not read."""
         self.writer.close()
-        await self.writer.wait_closed()
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            await self.writer.wait_closed()
 
     # -- frames
 
