@@ -1,0 +1,78 @@
+"""What the streams say happened, gathered from outside: for the demo's table, its pace and its audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shared import streams
+from shared.bus import RedisBus
+from shared.messages import (
+    EntryRefused,
+    ExecutionKind,
+    ExecutionReported,
+    OrderRequested,
+    SignalEmitted,
+    Verdict,
+)
+from shared.streams import Stream
+
+WATCHED = (streams.SIGNALS, streams.ORDERS, streams.EXECUTIONS)
+SETTLED = (  # nothing more is to come of such an order by itself
+    ExecutionKind.PROTECTED,
+    ExecutionKind.CLOSED,
+    ExecutionKind.REJECTED,
+    ExecutionKind.EXPIRED,
+    ExecutionKind.REFUSED,
+    ExecutionKind.NOT_SENT,
+)
+_SILENT = (ExecutionKind.PARTIALLY_FILLED,)  # says nothing about where the order stands
+
+
+@dataclass
+class MeshView:
+    """All signals, decisions and executions of a book so far."""
+
+    signals: dict[str, SignalEmitted] = field(default_factory=dict)
+    requests: dict[str, OrderRequested] = field(default_factory=dict)
+    refusals: dict[str, EntryRefused] = field(default_factory=dict)
+    executions: dict[str, list[ExecutionReported]] = field(default_factory=dict)
+    _after: dict[Stream, str] = field(default_factory=lambda: dict.fromkeys(WATCHED, "0"))
+
+    async def follow(self, bus: RedisBus, block_ms: int) -> None:
+        """Take what is new, waiting at most `block_ms` for it."""
+        for stream, entries in (await bus.tail(self._after, block_ms)).items():
+            for entry_id, message in entries:
+                self._after[stream] = entry_id
+                match message:
+                    case SignalEmitted():
+                        self.signals[entry_id] = message
+                    case OrderRequested():
+                        self.requests[message.client_order_id] = message
+                    case EntryRefused():
+                        self.refusals[message.client_order_id] = message
+                    case ExecutionReported():
+                        self.executions.setdefault(message.client_order_id, []).append(message)
+
+    def status(self, client_order_id: str) -> ExecutionKind | None:
+        """Return the last thing that happened to an order; None: nothing yet."""
+        kinds = [e.kind for e in self.executions.get(client_order_id, ()) if e.kind not in _SILENT]
+        return kinds[-1] if kinds else None
+
+    def unsettled(self) -> dict[str, ExecutionKind | None]:
+        """Return the orders something is still to come of, with where they stand."""
+        found = {order: self.status(order) for order in self.requests}
+        return {order: status for order, status in found.items() if status not in SETTLED}
+
+    def missing_of(self, book: str, close_ms: int, symbols: int) -> list[str]:
+        """Return what is not there yet of a slice: signals, and the decisions they ask for."""
+        missing = []
+        for index in range(symbols):
+            entry_id = f"{close_ms}-{index}"
+            signal = self.signals.get(entry_id)
+            if signal is None:
+                missing.append(f"signal {entry_id}")
+            elif signal.verdict is Verdict.ALLOW:
+                order = f"TG-{book}-{signal.close_time:%Y%m%dT%H%M}-{signal.symbol}"
+                if order not in self.requests and order not in self.refusals:
+                    missing.append(f"decision {order}")
+        return missing
