@@ -79,10 +79,11 @@ class BarStore:
         index = int(np.searchsorted(series.open_time_ms, time_ms - M5_MS, side="right")) - 1
         return self._path(series, index) if index >= 0 else None
 
-    def has_bar_from(self, symbol: str, time_ms: int) -> bool:
-        """Tell whether a bar of the symbol covers this time or comes later."""
-        series = self._series[symbol]
-        return bool(series.open_time_ms.size and series.open_time_ms[-1] + M5_MS > time_ms)
+    def next_bar_open(self, symbol: str, from_ms: int) -> int | None:
+        """Return the open of the symbol's first bar at or after a time, None after the last one."""
+        opens = self._series[symbol].open_time_ms
+        index = int(np.searchsorted(opens, from_ms))
+        return int(opens[index]) if index < opens.size else None
 
     def _path(self, series: BarSeries, index: int) -> QuotePath:
         open_ms = int(series.open_time_ms[index])

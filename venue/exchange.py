@@ -31,6 +31,7 @@ from venue.records import (
 from venue.rules import MarketRequest
 
 QUOTES_PER_COMMIT = 256
+QUIET_MS_MAX = 30 * 60_000  # a symbol without quotes for longer is closed: the session ends, or a holiday
 
 
 class Pace(Protocol):
@@ -57,8 +58,8 @@ class Listener(Protocol):
     def on_execution(self, execution: Execution) -> None:
         """Take an execution that is to be told."""
 
-    def flush(self) -> None:
-        """Send what was taken: the books hold it now."""
+    async def flush(self) -> None:
+        """Send what was taken: the books hold it now. Waits for who is far behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Exchange:
                     played += self._play_moment(until_ms)
                 self._commit(self.playback.time_ms)
                 if self.listener is not None:
-                    self.listener.flush()
+                    await self.listener.flush()
                 await asyncio.sleep(0)
 
     def _play_moment(self, until_ms: int) -> int:
@@ -217,8 +218,11 @@ class Exchange:
         return self._answer(executions, now_ms)
 
     def _is_open(self, symbol: str, now_ms: int) -> bool:
-        known = symbol in self.playback.store.contracts
-        return not known or (is_open(symbol, now_ms) and self.playback.store.has_bar_from(symbol, now_ms))
+        """Tell whether the symbol trades: by the calendar, and by the quotes that are to come (holidays)."""
+        if symbol not in self.playback.store.contracts:
+            return True  # that is for another check to refuse
+        next_ms = self.playback.next_quote_of(symbol, now_ms + self.matching.terms.latency_ms)
+        return is_open(symbol, now_ms) and next_ms is not None and next_ms - now_ms <= QUIET_MS_MAX
 
     def _note_refusal(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -82,7 +83,16 @@ async def _opened(settings: VenueSettings, ledger: Ledger) -> AsyncIterator[Runn
     credentials = load_credentials(settings.state_dir)
     directory = Directory(CONTRACTS)
     translator = Translator(directory, credentials.account_id)
-    server = VenueServer(Floor(exchange, ledger, directory, translator, credentials))
+    floor = Floor(
+        exchange,
+        ledger,
+        directory,
+        translator,
+        credentials,
+        requests_per_s=settings.requests_per_s,
+        history_requests_per_s=settings.history_requests_per_s,
+    )
+    server = VenueServer(floor)
     exchange.listener = server
     stop = asyncio.Event()
     door = ControlDoor(exchange, server, credentials, stop, stepped=settings.speed == 0)
@@ -93,14 +103,16 @@ async def _opened(settings: VenueSettings, ledger: Ledger) -> AsyncIterator[Runn
         credentials.control_port = await door.start(settings.control_port or credentials.control_port)
         credentials.save()
         if settings.speed:
-            player = asyncio.create_task(_play(exchange, settings.speed, stop))
+            player = asyncio.create_task(_play(exchange, settings.speed))
+            player.add_done_callback(lambda _: stop.set())  # a market that stands still is no market
         yield RunningVenue(_ready(settings, credentials, directory), exchange, stop)
     except OSError as error:
         raise UnavailableError(f"the venue cannot listen: {error}") from error
     finally:
         if player is not None:
-            stop.set()
-            await player
+            player.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await player
         await door.stop()
         await server.stop()
 
@@ -138,17 +150,13 @@ def _market(settings: VenueSettings, ledger: Ledger) -> BarStore:
     return open_synthetic(folder, seed=settings.seed, start=settings.market_start, slices=settings.slices)
 
 
-async def _play(exchange: Exchange, speed: float, stop: asyncio.Event) -> None:
-    """Let time run until the venue is stopped."""
-    while not stop.is_set():
+async def _play(exchange: Exchange, speed: float) -> None:
+    """Let time run until this is cancelled."""
+    while True:
         await exchange.play(exchange.now_ms)
         next_ms = exchange.playback.next_quote_ms
         wait_s = WAIT_S_MAX if next_ms is None else (next_ms - exchange.now_ms) / 1_000 / speed
-        try:
-            async with asyncio.timeout(min(max(wait_s, 0.0), WAIT_S_MAX)):
-                await stop.wait()
-        except TimeoutError:
-            continue
+        await asyncio.sleep(min(max(wait_s, 0.0), WAIT_S_MAX))
 
 
 def _ready(settings: VenueSettings, credentials: Credentials, directory: Directory) -> dict[str, Any]:

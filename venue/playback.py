@@ -31,6 +31,7 @@ class Playback:
         self.forming: dict[str, Bar] = {}  # the last bar of which a quote was played
         self.last_quotes = self._quotes_before(time_ms)
         self._slice: list[Spot] = []
+        self._slice_end_ms = 0
         self._index = 0
         slice_ms = time_ms // M5_MS * M5_MS
         self._next_slice_ms = store.next_open(slice_ms)
@@ -58,6 +59,13 @@ class Playback:
             self._index += 1
         self.time_ms = next_ms
         return self._slice[start : self._index]
+
+    def next_quote_of(self, symbol: str, from_ms: int) -> int | None:
+        """Return about when the symbol's next quote from a time on comes, None after the last one."""
+        for spot in self._slice[self._index :]:
+            if spot.symbol == symbol and spot.time_ms >= from_ms:
+                return spot.time_ms
+        return self.store.next_bar_open(symbol, max(from_ms, self._slice_end_ms))
 
     def history(self, symbol: str, from_ms: int, to_ms: int, count: int | None = None) -> list[Bar]:
         """Return the bars that open in [from_ms, to_ms], the forming one included, ascending.
@@ -98,7 +106,8 @@ class Playback:
         ]
         ranked.sort(key=lambda entry: entry[:2])
         self._slice = [spot for _, _, spot in ranked]
-        self._next_slice_ms = self.store.next_open(self._next_slice_ms + M5_MS)
+        self._slice_end_ms = self._next_slice_ms + M5_MS
+        self._next_slice_ms = self.store.next_open(self._slice_end_ms)
 
     def _skip_played(self, time_ms: int) -> None:
         """Take up in mid-slice what had been played before a restart."""

@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 # for asyncio must be there before, or a process that runs Twisted on its own loop cannot use both.
 from twisted.internet import asyncioreactor, error
 
-_loop = asyncio.new_event_loop()
-atexit.register(_loop.close)
 with contextlib.suppress(error.ReactorAlreadyInstalledError):
+    _loop = asyncio.new_event_loop()
+    atexit.register(_loop.close)
     asyncioreactor.install(_loop)
 
 from ctrader_open_api.messages import OpenApiCommonMessages_pb2 as common

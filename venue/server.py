@@ -26,8 +26,8 @@ ANSWERS = {**account_answers.ANSWERS, **price_answers.ANSWERS, **trading_answers
 HEARTBEAT_AFTER_S = 25.0  # of the venue's own silence
 CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps
 HOUSEKEEPING_EVERY_S = 1.0
-UNSENT_BYTES_MAX = 32_000_000  # a client that does not read is cut off
-DRAIN_TIMEOUT_S = 5.0
+BEHIND_BYTES = 1_000_000  # unread by a client: the venue waits for it ...
+DRAIN_TIMEOUT_S = 5.0  # ... but not longer than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,17 @@ class VenueServer:
     async def drain(self) -> None:
         """Wait until every client's bytes have left the process; cut off who does not take them."""
         for writer in list(self._sessions.values()):
-            try:
-                async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                    await writer.drain()
-            except (TimeoutError, ConnectionError):
-                writer.transport.abort()
+            await self._drain_one(writer)
+
+    async def _drain_one(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await writer.drain()
+        except TimeoutError:
+            log.warning("a client is cut off: it takes no bytes")
+            writer.transport.abort()
+        except ConnectionError:
+            log.debug("a client left unread bytes")
 
     # -- one connection ------------------------------------------------------------------------
 
@@ -114,7 +120,7 @@ class VenueServer:
                 return
             else:
                 session.take(envelope, monotonic_s())
-            self.flush()
+            self._write_all()
 
     async def _keep_house(self) -> None:
         """Send heartbeats, drop the silent and those who do not read."""
@@ -123,8 +129,8 @@ class VenueServer:
             now_s = monotonic_s()
             for session, writer in list(self._sessions.items()):
                 unsent = writer.transport.get_write_buffer_size()
-                if now_s - session.heard_s > CLIENT_SILENCE_S_MAX or unsent > UNSENT_BYTES_MAX:
-                    log.warning("a client is cut off: silent, or %d bytes unread", unsent)
+                if now_s - session.heard_s > CLIENT_SILENCE_S_MAX:
+                    log.warning("a client is cut off: silent, %d bytes unread", unsent)
                     writer.transport.abort()
                 elif now_s - session.sent_s >= HEARTBEAT_AFTER_S:
                     session.heartbeat()
@@ -167,8 +173,14 @@ class VenueServer:
                 client_msg_id = requester.client_msg_id if own and requester is not None else None
                 session.send_frame(pack(kind, body, client_msg_id))
 
-    def flush(self) -> None:
-        """Write what is on the way."""
+    async def flush(self) -> None:
+        """Write what is on the way, and wait for clients that are far behind."""
+        self._write_all()
+        for writer in list(self._sessions.values()):
+            if writer.transport.get_write_buffer_size() > BEHIND_BYTES:
+                await self._drain_one(writer)
+
+    def _write_all(self) -> None:
         now_s = monotonic_s()
         for session in self._sessions:
             session.flush(now_s)

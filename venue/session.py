@@ -16,9 +16,6 @@ from venue.protocol import HEARTBEAT_EVENT, common, decode, encode, messages, pa
 from venue.records import RefusedError
 from venue.translation import Translator
 
-REQUESTS_PER_S = 50
-HISTORY_REQUESTS_PER_S = 5
-
 NOT_AUTHORIZED = "Trading account is not authorized"
 
 # These codes come as a plain error even to a trading request; all others as an order error.
@@ -41,15 +38,15 @@ class RequestError(Exception):
 class Bucket:
     """A token bucket: so many a second, and as many at once."""
 
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._tokens = per_s
+    def __init__(self, per_s: int) -> None:
+        self.per_s = per_s
+        self._tokens = float(per_s)
         self._at_s: float | None = None
 
     def take(self, now_s: float) -> bool:
         """Take a token if there is one."""
         if self._at_s is not None:
-            self._tokens = min(self._per_s, self._tokens + (now_s - self._at_s) * self._per_s)
+            self._tokens = min(self.per_s, self._tokens + (now_s - self._at_s) * self.per_s)
         self._at_s = now_s
         if self._tokens < 1:
             return False
@@ -66,6 +63,8 @@ class Floor:
     directory: Directory
     translator: Translator
     credentials: Credentials
+    requests_per_s: int
+    history_requests_per_s: int
 
 
 class Host(Protocol):
@@ -97,8 +96,8 @@ class Session:
         self._answers = answers
         self._write = write
         self._out = bytearray()
-        self._requests = Bucket(REQUESTS_PER_S)
-        self._history_requests = Bucket(HISTORY_REQUESTS_PER_S)
+        self._requests = Bucket(floor.requests_per_s)
+        self._history_requests = Bucket(floor.history_requests_per_s)
         self.is_known = False  # application auth done
         self.is_authorized = False  # account auth done
         self.spots: dict[str, bool] = {}  # symbol -> with time stamps
@@ -165,11 +164,9 @@ class Session:
 
     def _check_rate(self, request: Message, now_s: float) -> None:
         history = type(request).__name__ in _HISTORY
-        if not (self._history_requests if history else self._requests).take(now_s):
-            raise RequestError(
-                "BLOCKED_PAYLOAD_TYPE",
-                f"More than {HISTORY_REQUESTS_PER_S if history else REQUESTS_PER_S} a second",
-            )
+        bucket = self._history_requests if history else self._requests
+        if not bucket.take(now_s):
+            raise RequestError("BLOCKED_PAYLOAD_TYPE", f"More than {bucket.per_s} requests a second")
 
     def _check_rights(self, request: Message) -> None:
         if isinstance(request, messages.ProtoOAApplicationAuthReq):

@@ -32,6 +32,9 @@ class VenueSettings(BaseSettings):
     history_slices: int = Field(default=1_000, ge=0)
     speed: float = Field(default=0.0, ge=0, le=100_000, allow_inf_nan=False)  # 0: stepped by the control door
 
+    requests_per_s: int = Field(default=50, ge=1, le=100_000)  # of real time, a connection
+    history_requests_per_s: int = Field(default=5, ge=1, le=100_000)
+
     initial_balance: Decimal = Field(default=Decimal(10_000), gt=0, le=Decimal(10**9), decimal_places=2)
     leverage: int = Field(default=100, ge=1, le=1_000)
     commission: bool = True
