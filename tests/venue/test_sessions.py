@@ -99,6 +99,21 @@ async def test_heartbeat_may_come_first_and_is_not_answered(venue: RunningVenue)
     await client.close()
 
 
+async def test_venue_that_has_nothing_to_say_sends_heartbeats(
+    client: VenueClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client takes a minute of silence for a dead link, and a closed market is silent."""
+    monkeypatch.setattr("venue.server.HEARTBEAT_AFTER_S", 0.2)
+    assert isinstance((await client.receive())[0], common.ProtoHeartbeatEvent)
+
+
+async def test_silent_client_is_cut_off(client: VenueClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-open link would be kept for ever."""
+    monkeypatch.setattr("venue.server.CLIENT_SILENCE_S_MAX", 0.2)
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await client.receive()
+
+
 async def test_frames_may_be_split_and_joined_anywhere(client: VenueClient) -> None:
     """TCP keeps no borders: one byte at a time and two frames at once are the same to the venue."""
     question = VenueClient.frame(messages.ProtoOAVersionReq(), "slow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.venue.client import Control, VenueClient, logged_in
 from tests.venue.conftest import a_setting
-from venue.calendar import M5_MS
+from venue.calendar import M5_MS, NEW_YORK
 from venue.main import RunningVenue, serve
 from venue.protocol import messages, model
 
@@ -144,6 +145,22 @@ async def test_close_and_lists_tell_the_round_trip(client: VenueClient, control:
     assert (again.errorCode, again.positionId) == ("POSITION_NOT_FOUND", position.positionId)
 
 
+async def test_order_that_no_quote_would_fill_in_time_is_refused(tmp_path: Path) -> None:
+    """On Friday evening an order would wait for Sunday's gap; gold's daily break closes gold alone."""
+    thursday_break = datetime(2025, 1, 9, 17, 10, tzinfo=NEW_YORK)
+    friday_evening = datetime(2025, 1, 10, 16, 59, 59, tzinfo=NEW_YORK)
+    settings = a_setting(tmp_path / "v", slices=1_600, start=thursday_break)
+    async with serve(settings) as venue, logged_in(venue.ready) as client:
+        ids = await client.symbol_ids()
+        refused = await client.ask(client.market_order(ids["XAUUSD"], volume=100))
+        assert refused.errorCode == "MARKET_CLOSED"
+        accepted = await client.ask(client.market_order(ids["EURUSD"]))
+        assert kinds([accepted]) == ["ORDER_ACCEPTED"]
+        await Control(venue.ready).step(int(friday_evening.timestamp() * 1_000))
+        refused = await client.ask(client.market_order(ids["EURUSD"]))
+        assert refused.errorCode == "MARKET_CLOSED"
+
+
 # -- faults
 
 
@@ -256,7 +273,8 @@ async def test_step_plays_what_is_due_and_says_what_comes_next(client: VenueClie
 
 async def a_day_of_trading(folder: Path) -> dict[str, Any]:
     """Trade every symbol now and then, by a fixed plan, and return the books."""
-    async with serve(a_setting(folder)) as venue, logged_in(venue.ready) as client:
+    settings = a_setting(folder, requests_per_s=10_000)
+    async with serve(settings) as venue, logged_in(venue.ready) as client:
         control = Control(venue.ready)
         ids = await client.symbol_ids()
         begin = await begin_ms(control)
