@@ -228,7 +228,7 @@ class Desk:
             log.warning("order.no_connection", order=request.client_order_id)
 
     async def _await_answer(self, request: OrderRequested, session: Session) -> None:
-        """An order not accepted in time is unknown: ask on a fresh connection. Accepted, not filled: ask on this."""
+        """See that an order is answered: without an answer it is unknown; accepted alone is not filled."""
         for _ in range(ANSWER_LOOKS):
             await asyncio.sleep(self._time.real_s(self._patience.order_answer_s))
             record = self._journal.order(request.client_order_id)

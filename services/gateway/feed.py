@@ -126,7 +126,7 @@ class Feed:
                 await self._desk.remember_peak()
 
     async def _write(self, slices: Sequence[Slice], *, live: bool) -> str:
-        """Write the account and the bars behind it, all or none, until the server has them; return the account's id."""
+        """Write the account and the bars behind it, all or none, until the server has them; return its id."""
         first = slices[0]
         meta = _slice_meta(self._bus.book, first)
         account = self._desk.account_entry(meta, "slice" if live else "start", live=live)
