@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 BODY_BYTES_MAX = 100_000
 HEADERS_MAX = 64
+UNTIL_MS_MAX = 2_147_483_646_000
 IDLE_S_MAX = 600.0
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 409: "Conflict"}
@@ -120,6 +121,8 @@ class ControlDoor:
 
     async def _step(self, call: _Call) -> dict[str, Any]:
         until_ms = _number(call.body, "until_ms")
+        if not 0 <= until_ms <= UNTIL_MS_MAX:
+            raise BadCallError(400, f"until_ms is a time from 0 to {UNTIL_MS_MAX}")
         if not self._stepped:
             raise BadCallError(409, "This venue's time runs by itself: start it with speed 0 to step it")
         await self._exchange.play(until_ms)

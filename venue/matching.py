@@ -191,6 +191,7 @@ class Matching:
         check_distance(contract, "SL", request.relative_stop_points)
         check_distance(contract, "TP", request.relative_target_points)
         self._check_market(request.symbol, market_open=market_open)
+        self._check_reach(request)
         self._check_money(request)
         order = Order(
             order_id=self._take_order_id(),
@@ -266,6 +267,12 @@ class Matching:
             raise RefusedError("MARKET_CLOSED", f"Market is closed for {symbol}")
         if symbol not in self.quotes:
             raise RefusedError("NO_QUOTES", f"No quotes for {symbol}")
+
+    def _check_reach(self, request: MarketRequest) -> None:
+        """Refuse a distance that would set a level at zero or below: it protects from nothing."""
+        distances = (request.relative_stop_points or 0, request.relative_target_points or 0)
+        if max(distances) >= self.quotes[request.symbol].bid:
+            raise RefusedError("TRADING_BAD_STOPS", "A relative SL or TP is as large as the price itself")
 
     def _check_money(self, request: MarketRequest) -> None:
         try:

@@ -11,6 +11,7 @@ from venue.rules import MarketRequest
 from venue.session import AnswerTo, Request, Session, symbol_name
 from venue.translation import points
 
+PRICE_MAX = 10**9
 ABSOLUTE_LEVELS = "SL/TP in absolute values are allowed only for order types: [LIMIT, STOP, STOP_LIMIT]"
 
 
@@ -45,11 +46,17 @@ def close_position(session: Session, request: Request) -> Answer:
 
 def amend_position(session: Session, request: Request) -> Answer:
     """Take a request to set a position's levels; one that is left out is removed."""
-    stop, target = (
-        points(getattr(request, name)) if request.HasField(name) else None
-        for name in ("stopLoss", "takeProfit")
-    )
+    stop, target = (_given_points(request, name) for name in ("stopLoss", "takeProfit"))
     return session.floor.exchange.amend(request.positionId, stop, target)
+
+
+def _given_points(request: Request, field: str) -> int | None:
+    if not request.HasField(field):
+        return None
+    value = getattr(request, field)
+    if not 0 < value < PRICE_MAX:  # neither is NaN
+        raise RefusedError("INVALID_REQUEST", f"{field} is not a price")
+    return points(value)
 
 
 def _given(request: Request, field: str) -> int | None:

@@ -237,6 +237,7 @@ def test_partial_close_keeps_the_rest_protected_with_its_share_of_costs() -> Non
         ({"volume_cents": 10**12}, "TRADING_BAD_VOLUME", "is bigger than maximum allowed volume = 1000.00"),
         ({"relative_stop_points": 0}, "TRADING_BAD_STOPS", "SL"),
         ({"symbol": "USDJPY", "relative_target_points": 150}, "TRADING_BAD_STOPS", "multiple of 100"),
+        ({"relative_stop_points": 110_000}, "TRADING_BAD_STOPS", "as large as the price"),
         ({"symbol": "EURGBP"}, "SYMBOL_NOT_FOUND", "EURGBP"),
         ({"volume_cents": 100_000_000}, "NOT_ENOUGH_MONEY", "margin"),
         ({"label": "x" * 101}, "INVALID_REQUEST", "label"),

@@ -100,6 +100,15 @@ async def test_refusal_comes_with_the_requests_id_and_stands_in_the_books(
         assert [refusal["code"] for refusal in books["refusals"]] == [code]
 
 
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0, 0.0, 1e300])
+async def test_level_that_is_no_price_is_refused(client: VenueClient, price: float) -> None:
+    """A broken number must not break the connection."""
+    amend = messages.ProtoOAAmendPositionSLTPReq(
+        ctidTraderAccountId=client.account_id, positionId=1, stopLoss=price
+    )
+    assert (await client.ask(amend)).errorCode == "INVALID_REQUEST"
+
+
 async def test_limit_orders_are_refused_in_words(client: VenueClient) -> None:
     """What the venue does not simulate, it does not pretend to."""
     ids = await client.symbol_ids()
@@ -269,6 +278,7 @@ async def test_step_plays_what_is_due_and_says_what_comes_next(client: VenueClie
     assert (await control.step(begin))["time_ms"] == state["time_ms"]  # time does not run backwards
     end = await control.step(begin + 400 * M5_MS * 7)
     assert end["next_quote_ms"] is None
+    assert (await control.call("POST", "/step", {"until_ms": 2**70}))[0] == 400
 
 
 async def a_day_of_trading(folder: Path) -> dict[str, Any]:
