@@ -160,10 +160,9 @@ class Demo:
 
     async def _play_slice(self) -> bool:
         """Step the venue over the next close and wait until all that follows is done. False: no data left."""
-        next_ms = (await self.venue.state())["next_quote_ms"]
-        if next_ms is None:
+        close_ms = self._next_close(await self.venue.state())
+        if close_ms is None:
             return False
-        close_ms = next_ms // M5_MS * M5_MS + M5_MS
         state = await self.venue.step(close_ms + AFTER_CLOSE_MS)
         # The gateway closes a slice when all symbols have moved on, or by the venue's stamps.
         while not all(state["next_bar_quotes"].values()) and state["last_stamp_ms"] < close_ms + DEADLINE_MS:
@@ -174,6 +173,16 @@ class Demo:
         self.progress.slices += 1
         self.progress.close_ms = close_ms
         return True
+
+    def _next_close(self, state: dict[str, Any]) -> int | None:
+        """Return the close of the slice that has begun, or of the next one (weekend); None: no data left."""
+        close_ms: int = state["time_ms"] // M5_MS * M5_MS + M5_MS
+        next_ms: int | None = state["next_quote_ms"]
+        # a fresh venue stands at the end of a bar that only its history shows
+        begun = any(state["next_bar_quotes"].values()) or self.mesh.is_fresh
+        if next_ms is None or begun:
+            return close_ms if next_ms is not None else None
+        return max(close_ms, next_ms // M5_MS * M5_MS + M5_MS)
 
     async def _until_terminal(self, close_ms: int) -> None:
         deadline = monotonic_s() + SLICE_S

@@ -38,6 +38,11 @@ class MeshView:
     executions: dict[str, list[ExecutionReported]] = field(default_factory=dict)
     _after: dict[Stream, str] = field(default_factory=lambda: dict.fromkeys(WATCHED, "0"))
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing live has been seen yet."""
+        return not any(signal.live for signal in self.signals.values())
+
     async def follow(self, bus: RedisBus, block_ms: int) -> None:
         """Take what is new, waiting at most `block_ms` for it."""
         for stream, entries in (await bus.tail(self._after, block_ms)).items():
