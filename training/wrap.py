@@ -5,6 +5,7 @@ The zips are read with torch's `weights_only`: tensors alone, nothing is unpickl
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ Tensors = Mapping[str, Any]  # torch carries no usable types here
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a bundle is made of. The activation is not in a zip's tensors, so it is said here."""
+    """What a bundle is made of. The activation is checked against the zips."""
 
     alpha_zip: bytes
     risk_zip: bytes
@@ -80,6 +81,21 @@ def policy_tensors(content: bytes, where: str) -> Tensors:
     except Exception as error:  # zipfile and torch raise what they like on a broken file
         raise InputError(f"{where}: no SB3 zip of plain tensors ({error}): save the model again") from error
     return tensors
+
+
+def stated_activation(content: bytes, where: str) -> str:
+    """Return the activation that a zip's description states in plain words; SB3's default where it is silent.
+
+    Raises:
+        InputError: the zip has no description.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            described = json.loads(archive.read("data"))
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{where}: no SB3 description ({error}): save the model again") from error
+    stated = str(described.get("policy_kwargs", {}).get("activation_fn", "Tanh"))
+    return stated.split(".")[-1].strip("'>").lower()
 
 
 def plain_actor(
@@ -154,6 +170,11 @@ def make_files(
         ("risk", parts.risk_zip, parts.risk_normaliser, RISK_OUTPUTS),
     )
     for name, content, normaliser, outputs in layers:
+        stated = stated_activation(content, f"{name}.zip")
+        if stated != parts.activation:
+            raise InputError(
+                f"{name}.zip: its activation is {stated}, not {parts.activation}: say the right one"
+            )
         tensors = policy_tensors(content, f"{name}.zip")
         actor = plain_actor(tensors, normaliser, parts.activation, name=name, outputs=outputs)
         rows = _chosen(samples[name])
@@ -161,8 +182,8 @@ def make_files(
         worst = float(np.abs(actor.act_batch(rows.astype(np.float64)) - predicted).max())
         if not worst <= PROBE_TOLERANCE:
             raise InputError(
-                f"{name}.zip: the plain actor differs from SB3 by {worst:.3g}: is the activation "
-                f"{parts.activation} the model's?"
+                f"{name}.zip: the plain actor differs from SB3 by {worst:.3g}, "
+                f"more than {PROBE_TOLERANCE:g}: is it an MlpPolicy without extras?"
             )
         arrays |= actor_arrays(name, actor)
         probes |= {f"{name}.inputs": rows, f"{name}.outputs": predicted.astype(np.float64)}
