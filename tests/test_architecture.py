@@ -290,3 +290,33 @@ def test_no_work_is_left_as_a_note() -> None:
         if marks.search(name) or (name.endswith(text) and path.is_file() and marks.search(path.read_text())):
             found.append(name)
     assert not found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "datetime.now(UTC)",
+        "date.today()",
+        "time.time()",
+        "random.random()",
+        "np.random.normal()",
+        "np.random.default_rng()",
+        "uuid.uuid4()",
+        "open(path)",
+        "path.read_text()",
+    ],
+)
+def test_the_rules_see_what_they_forbid(line: str) -> None:
+    """A rule that matches nothing holds for ever."""
+    source = Module("services.features.example", ROOT / "example.py", ast.parse(line))
+    ((call, _, arguments),) = calls(source)
+    assert IMPURE_CALLS.fullmatch(call)
+    assert not (SEEDED.fullmatch(call) and arguments)
+
+
+def test_the_rules_let_a_seeded_generator_through() -> None:
+    """Chance that is handed in gives the same numbers again."""
+    source = Module("example", ROOT / "example.py", ast.parse("np.random.default_rng(seed)"))
+    ((call, _, arguments),) = calls(source)
+    assert SEEDED.fullmatch(call)
+    assert arguments
