@@ -100,8 +100,11 @@ class Demo:
             await supervisor.start()
             async with RedisBus.connect(supervisor.redis_url, BOOK, "supervisor") as bus:
                 demo = cls(options, supervisor, bus)
-                await demo.wait_ready()
-                yield demo
+                try:
+                    await demo.wait_ready()
+                    yield demo
+                finally:
+                    demo.venue.close()
         finally:
             await supervisor.stop()
 
@@ -302,6 +305,9 @@ def _environment(options: DemoOptions) -> dict[str, str]:
         "GATEWAY_RECONNECT_FIRST_S": "0.25",  # the venue is on this machine
         "GATEWAY_RECONNECT_TRIES": "8",
         "CT_HOST_TYPE": "sim",
+        # the venue's limits hold in real time; in the market's time, which runs faster, we stay below them
+        "VENUE_REQUESTS_PER_S": "100000",
+        "VENUE_HISTORY_REQUESTS_PER_S": "1000",
         "INFERENCE_BUNDLE_DIR": str(options.bundle.resolve()),
         # the simulated market quotes 12 to 30 times a bar; a real one many times a second
         "EXECUTOR_QUOTE_AGE_MAX_S": "30",

@@ -41,13 +41,19 @@ class VenueControl:
         body = {"kind": kind, "message": message, "count": count, "delay_ms": delay_ms}
         return await self._call("POST", "/fault", body)
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         deadline = monotonic_s() + AWAY_S
         while True:
             try:
                 return await asyncio.to_thread(self._exchange, method, path, body)
             except (OSError, http.client.HTTPException) as error:
-                self._connection = None
+                self.close()
                 if monotonic_s() > deadline:
                     raise UnavailableError(f"the venue's control door does not answer: {error}") from error
                 await asyncio.sleep(RETRY_S)
