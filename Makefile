@@ -54,6 +54,7 @@ check: setup ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p bench
 
 bench: setup ## benchmarks: bus, features, inference
 	@for name in $(BENCHES); do $(BIN)/python -m bench.$$name; done

@@ -135,8 +135,8 @@ def test_demo_options_keep_their_own_defaults(monkeypatch: pytest.MonkeyPatch) -
     assert main(["demo"]) == OK
     numbers = ["--bars", "7", "--speed", "60", "--seed", "3"]
     assert main(["demo", *numbers, "--resume", "--data", "d", "--bundle", "b", "--json"]) == OK
-    given = {"bars": 7, "speed": 60.0, "seed": 3, "resume": True, "as_json": True}
-    assert asked == [demo.DemoOptions(), demo.DemoOptions(data=Path("d"), bundle=Path("b"), **given)]
+    given = demo.DemoOptions(7, 60.0, Path("d"), 3, resume=True, bundle=Path("b"), as_json=True)
+    assert asked == [demo.DemoOptions(), given]
 
 
 def test_training_goes_where_the_services_look(monkeypatch: pytest.MonkeyPatch) -> None:
