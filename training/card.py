@@ -50,7 +50,7 @@ def card_text(
         "",
         "## Results",
         f"Thresholds: Alpha {manifest.decoding.alpha_threshold:g}, guard {manifest.guard_threshold:.4f}. "
-        "They come from validation; the test was looked at once, afterwards.",
+        "They come from validation; the test chose nothing.",
         "",
     ]
     for name, (result, run, chance) in results.items():
