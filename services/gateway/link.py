@@ -36,8 +36,9 @@ CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 10.0
 HEARTBEAT_S = 10.0  # the venue drops a client that is silent for longer than some 30 s
 SILENCE_S = 60.0  # a link without a byte for so long is dead, whatever TCP says
-# The venue allows 50 and 5 a second; we stay below.
-REQUESTS_PER_S, HISTORY_PER_S = 40.0, 4.0
+# The venue allows 50 and 5 a second. However it counts its seconds, burst and rate together stay within that.
+REQUESTS_PER_S, REQUEST_BURST = 40.0, 10.0
+HISTORY_PER_S, HISTORY_BURST = 4.0, 1.0
 _HISTORY = (oa.ProtoOAGetTrendbarsReq, oa.ProtoOADealListReq, oa.ProtoOAOrderListReq)
 _ERRORS = ("ProtoOAErrorRes", "ProtoErrorRes", "ProtoOAOrderErrorEvent")
 _FATAL = (  # wrong, and will stay wrong
@@ -117,8 +118,8 @@ class Link:
         self._frames: _Frames | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
-        self._requests = TokenBucket(REQUESTS_PER_S, REQUESTS_PER_S)
-        self._history = TokenBucket(HISTORY_PER_S, HISTORY_PER_S)
+        self._requests = TokenBucket(REQUESTS_PER_S, REQUEST_BURST)
+        self._history = TokenBucket(HISTORY_PER_S, HISTORY_BURST)
         self._heard_s = self._sent_s = monotonic_s()
         self.ended = asyncio.Event()
         self.why_ended = ""

@@ -1,0 +1,73 @@
+"""Small builders of requests, events and bars; each argument is what a test cares about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from services.gateway.slices import Bar
+from shared import messages as m
+
+D = Decimal
+CLOSE = datetime(2025, 1, 7, 7, 20, tzinfo=UTC)
+STEP_MS = 300_000
+
+
+def an_id(symbol: str = "EURUSD", *, close: datetime = CLOSE, book: str = "main") -> str:
+    return f"TG-{book}-{close:%Y%m%dT%H%M}-{symbol}"
+
+
+def a_request(
+    symbol: str = "EURUSD", *, close: datetime = CLOSE, book: str = "main", **changes: Any
+) -> m.OrderRequested:
+    order = an_id(symbol, close=close, book=book)
+    values: dict[str, Any] = {
+        "meta": m.Meta.root(f"request:{order}", close, f"slice:{close.isoformat()}"),
+        "client_order_id": order,
+        "symbol": symbol,
+        "direction": m.Direction.LONG,
+        "volume_units": D(10) if symbol == "XAUUSD" else D(10_000),
+        "stop_distance": D("20.00") if symbol == "XAUUSD" else D("0.00500"),
+        "target_distance": D("30.00") if symbol == "XAUUSD" else D("0.00700"),
+        "valid_until": close + timedelta(days=30),
+        "risk_fraction": 0.005,
+        "sl_mult": 1.0,
+        "tp_mult": 2.0,
+        "equity": D(10_000),
+        "reserved_margin": D(100),
+        "bound_by": "risk",
+        "account_id": "1-0",
+        "inputs": {},
+    }
+    return m.OrderRequested(**(values | changes))
+
+
+def a_closing(request: m.OrderRequested, *, position_id: int = 1) -> m.CloseRequested:
+    return m.CloseRequested(
+        meta=request.meta.effect(m.CloseRequested),
+        client_order_id=request.client_order_id,
+        symbol=request.symbol,
+        position_id=position_id,
+        reason="FLATTEN",
+        inputs={},
+    )
+
+
+def an_execution(
+    number: int, kind: m.ExecutionKind, request: m.OrderRequested, **details: Any
+) -> m.ExecutionReported:
+    return m.ExecutionReported(
+        meta=request.meta.effect(m.ExecutionReported, str(number)),
+        number=number,
+        kind=kind,
+        client_order_id=request.client_order_id,
+        symbol=request.symbol,
+        direction=request.direction,
+        **details,
+    )
+
+
+def a_bar(symbol: str, index: int, close: int = 110_000, *, volume: int = 1) -> Bar[int]:
+    """Return the bar of the index-th five minutes."""
+    return Bar(symbol, index * STEP_MS, 110_000, max(110_000, close), min(110_000, close), close, volume)

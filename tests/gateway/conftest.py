@@ -1,0 +1,32 @@
+"""What the gateway's tests share. The reactor first: it is installed once in a process, on the gateway's loop."""
+
+from __future__ import annotations
+
+import services.gateway.protocol  # noqa: F401, I001 - before anything imports the venue's side
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RedisServer, redis_program
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that only need a bus; they keep apart by their books."""
+    server = RedisServer(redis_program("valkey"), tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, to be killed and started again."""
+    folder = tmp_path / "own-valkey"
+    folder.mkdir()
+    server = RedisServer(redis_program("valkey"), folder)
+    server.start()
+    yield server
+    server.kill()
