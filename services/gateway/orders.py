@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
@@ -90,7 +91,7 @@ def next_status(status: Status | None, event: ExecutionKind) -> Status:
 
 def our_label(book: str, label: str) -> str | None:
     """Return the client order id that a position's or order's label holds, or None: not ours."""
-    return label if label.startswith(f"TG-{book}-") else None
+    return label if re.fullmatch(rf"TG-{book}-\d{{8}}T\d{{4}}-.+", label) else None
 
 
 def relative_points(distance: Decimal, contract: Contract) -> int:
