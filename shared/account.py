@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Literal, TypeVar
 
 from shared import messages as m
@@ -17,6 +17,7 @@ from shared.errors import InputError
 
 HISTORY_LENGTH = 5  # closed results and risk actions that the risk model sees
 _CENT = Decimal("0.01")
+_RATE = Context(prec=12)  # digits that a conversion rate is written with
 T = TypeVar("T")
 
 
@@ -147,7 +148,7 @@ class AccountModel:
                     bid=quote.bid,
                     ask=quote.ask,
                     age_s=max(0, now_ms - quote.time_ms) / 1000,
-                    conversion=self.conversion(symbol),
+                    conversion=_RATE.plus(self.conversion(symbol)),
                 )
                 for symbol, quote in self.quotes.items()
             },

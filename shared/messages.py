@@ -324,7 +324,7 @@ class ExecutionReported(Message):
     pnl: Decimal | None = None  # net: gross + swap + commission + conversion fee
     balance: Decimal | None = None
     reason: str = ""
-    latency_ms: dict[str, float] = Field(default_factory=dict)  # of SENT: closing quote to bytes, by part
+    latency_ms: dict[str, float] | None = None  # of SENT: closing quote to bytes, by part
 
 
 # --- events, commands, dead letters -------------------------------------------------------------

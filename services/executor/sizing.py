@@ -6,7 +6,7 @@ Training, backtests and the live executor use this one function. Money is in the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from shared.contracts import Contract
@@ -14,6 +14,7 @@ from shared.contracts import Contract
 # A rate such as 1/150 has no finite decimal: without this grain 75,000 units at 150 yen would come out
 # as 74,000. It is far below any money that can be lost.
 GRAIN = Decimal("1e-12")
+CENT = Decimal("0.01")  # what margin is rounded up to
 
 
 class Cap(StrEnum):
@@ -116,7 +117,8 @@ def size_position(
         wanted = f"{caps[bound_by]:.3f} units by {bound_by}"
         return NotSized("BELOW_MIN_VOLUME", f"{wanted}, the minimum is {contract.min_volume_units:f}")
     notional = volume * value_per_unit
-    return Sized(volume, bound_by, notional, notional / funds.leverage, volume * loss_per_unit)
+    margin = (notional / funds.leverage).quantize(CENT, ROUND_CEILING)
+    return Sized(volume, bound_by, notional, margin, volume * loss_per_unit)
 
 
 def round_trip_commission(

@@ -242,11 +242,11 @@ class Desk:
                 return
             self._reconcile_asked.set()
 
-    def _latency(self, request: OrderRequested, taken_s: float, sent_s: float) -> dict[str, float]:
+    def _latency(self, request: OrderRequested, taken_s: float, sent_s: float) -> dict[str, float] | None:
         """Return how long the parts of the way from the closing quote to the order's bytes took, in ms."""
         times = self.slice_times.get(request.account_id)
         if times is None:  # a slice of before a restart
-            return {}
+            return None
         closed_s, written_s = times
         parts = {"slice": written_s - closed_s, "decision": taken_s - written_s, "send": sent_s - taken_s}
         return {name: round(1000 * part, 3) for name, part in {**parts, "total": sent_s - closed_s}.items()}

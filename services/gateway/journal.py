@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from services.gateway.orders import Status
 from shared import streams
@@ -36,7 +36,6 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +57,16 @@ class Journal:
         Raises:
             InputError: another gateway holds it, or it cannot be written.
         """
+        self._lock_file = _locked(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = path.with_suffix(".lock").open("w")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"GATEWAY_JOURNAL {path}: {error}; is another gateway running on it?") from error
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
-        self._reads = sqlite3.connect(path, isolation_level=None)  # sees what is committed, never a half
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._reads = sqlite3.connect(path, isolation_level=None)  # sees what is committed, never a half
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._lock_file.close()
+            raise InputError(f"GATEWAY_JOURNAL {path}: {error}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def close(self) -> None:
@@ -165,6 +163,21 @@ class Journal:
         """Return a plain fact by name."""
         row = self._reads.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
+
+
+def _locked(path: Path) -> IO[str]:
+    """Return the open file that keeps other gateways off the journal; the lock ends with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise InputError(f"GATEWAY_JOURNAL {path}: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise InputError(f"GATEWAY_JOURNAL {path}: {error}; is another gateway running on it?") from error
+    return file
 
 
 def execution_key() -> str:

@@ -58,7 +58,7 @@ def test_request_carries_all_that_led_to_it() -> None:
     assert request.valid_until == CLOSE + timedelta(seconds=20)
     assert request.volume_units == 47_000
     assert request.bound_by == "RISK"
-    assert request.reserved_margin == 47_000 * D("1.10008") / 100
+    assert request.reserved_margin == D("517.04")  # 47,000 at 1.10008, 1:100, rounded up to the cent
     assert request.inputs == INPUTS
     assert request.meta.correlation_id == a_slice()[0].meta.correlation_id
 
@@ -67,7 +67,7 @@ def test_short_is_sized_at_the_bid() -> None:
     """A sale happens at the bid: its margin too."""
     (request,), _ = decided(a_slice("EURUSD", direction=m.Direction.SHORT))
     assert isinstance(request, m.OrderRequested)
-    assert request.reserved_margin == 47_000 * D("1.10000") / 100
+    assert request.reserved_margin == D("517.00")
 
 
 def test_flat_and_blocked_signals_produce_nothing() -> None:
