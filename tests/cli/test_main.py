@@ -23,9 +23,10 @@ HEAVY = {"numpy", "torch", "pandas", "twisted", "redis", "pydantic", "lightgbm",
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No `.env` of this machine, no server, no file of the repository."""
+    """No `.env` of this machine, no server, no file of the repository; the log stays the tests' own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(demo, "configure_log", lambda *_, **__: None)  # of this whole process
     return tmp_path
 
 
