@@ -6,6 +6,8 @@ from services.inference.bundle import Manifest
 from training.evaluate import Result
 from training.simulation import Run
 
+TRADES_TO_TELL = 100  # below it a result is not put into words
+
 COSTS = {
     "spread": "of the venue's model: base by day, 1.4 times by night, 4 times at the roll",
     "commission": "of the contract, both sides",
@@ -74,6 +76,11 @@ def _verdict(manifest: Manifest, test: Result) -> str:
     )
     if not test.trades:
         return f"On the test it did not trade, which costs nothing and earns nothing. {market}"
+    if test.trades < TRADES_TO_TELL:
+        return (
+            f"On the test it made only {test.trades} trades, at {test.mean_r:+.2f} R each: no edge is shown, and "
+            f"they are too few to say more. {market}"
+        )
     if test.low_r > 0:
         return f"On the test the interval lies above zero. {market}"
     if test.high_r < 0:
