@@ -1,14 +1,13 @@
-"""What the gateway's tests share. The reactor first: it is installed once in a process, on the gateway's loop."""
+"""What the gateway's tests share."""
 
 from __future__ import annotations
-
-import services.gateway.protocol  # noqa: F401, I001 - before anything imports the venue's side
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import services.gateway.protocol  # noqa: F401 - the reactor of a process is installed once: on our loop
 from tests.conftest import RedisServer, redis_program
 
 

@@ -51,7 +51,7 @@ def test_slice_waits_for_every_symbol_that_may_still_speak() -> None:
 
 
 def test_silent_bar_is_closed_by_time() -> None:
-    """Without a quote the bar is over all the same, a little after its close: quotes on the way still count."""
+    """Without a quote the bar is over all the same, a little after its close: quotes may be on the way."""
     assembler = an_assembler(EURO)
     assembler.update(a_bar(EURO, 1))
     assert assembler.next_deadline_ms() == at(2, CLOSE_MS)
@@ -80,7 +80,7 @@ def test_missing_bar_is_flat_and_marked_at_the_deadline() -> None:
 
 
 def test_symbol_that_was_silent_for_a_whole_bar_does_not_hold_up_the_others() -> None:
-    """A quote of the next bar proves that the symbol has none of this one: no need to wait for the deadline."""
+    """A quote of its next bar proves that the symbol has none of this one: nobody waits for the deadline."""
     assembler = an_assembler()
     assembler.update(a_bar(EURO, 1))
     assembler.update(a_bar(GOLD, 2))

@@ -33,7 +33,7 @@ def test_silence_does_not_save_up_more_than_the_burst() -> None:
 def test_no_second_holds_more_requests_than_the_venue_allows(
     gaps: list[float], limit: tuple[float, float, int]
 ) -> None:
-    """However the venue counts, in fixed seconds or sliding ones: the burst and the rate together stay below."""
+    """However the venue counts, in fixed seconds or sliding ones: burst and rate together stay below."""
     rate, burst, allowed = limit
     asked_s, now_s = [], 1000.0
     for gap in gaps:

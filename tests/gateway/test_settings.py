@@ -36,7 +36,11 @@ def test_simulated_venue_is_the_default_and_needs_nothing() -> None:
 @pytest.mark.parametrize("host_type", ["demo", "live"])
 def test_missing_credentials_are_named(host_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has set half of them is told the other half, and no secret is shown."""
-    set_all(monkeypatch, CT_HOST_TYPE=host_type, CT_CLIENT_ID="an-id", CT_CLIENT_SECRET="sEcReT-1")
+    set_all(
+        monkeypatch,
+        CT_HOST_TYPE=host_type,
+        **{name: CREDENTIALS[name] for name in ("CT_CLIENT_ID", "CT_CLIENT_SECRET")},
+    )
     with pytest.raises(InputError) as caught:
         load(GatewaySettings)
     told = str(caught.value)
@@ -54,7 +58,7 @@ def test_empty_credential_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_credentials_for_the_simulated_venue_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sets credentials means a real venue: trading on the simulated one would go unnoticed."""
-    set_all(monkeypatch, CT_CLIENT_ID="an-id", CT_ACCESS_TOKEN="sEcReT-2")
+    set_all(monkeypatch, **{name: CREDENTIALS[name] for name in ("CT_CLIENT_ID", "CT_ACCESS_TOKEN")})
     with pytest.raises(InputError, match="CT_CLIENT_ID, CT_ACCESS_TOKEN given, but CT_HOST_TYPE is sim"):
         load(GatewaySettings)
 
@@ -62,7 +66,7 @@ def test_credentials_for_the_simulated_venue_are_a_mistake(monkeypatch: pytest.M
 def test_unknown_host_type_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """`prod` is neither of them, and must not fall back to one."""
     set_all(monkeypatch, CT_HOST_TYPE="prod", **CREDENTIALS)
-    with pytest.raises(InputError, match="CT_HOST_TYPE: .*'sim', 'demo' or 'live'"):
+    with pytest.raises(InputError, match=r"CT_HOST_TYPE: .*'sim', 'demo' or 'live'"):
         load(GatewaySettings)
 
 
