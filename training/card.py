@@ -78,8 +78,8 @@ def _verdict(manifest: Manifest, test: Result) -> str:
         return f"On the test it did not trade, which costs nothing and earns nothing. {market}"
     if test.trades < TRADES_TO_TELL:
         return (
-            f"On the test it made only {test.trades} trades, at {test.mean_r:+.2f} R each: no edge is shown, and "
-            f"they are too few to say more. {market}"
+            f"On the test it made only {test.trades} trades, at {test.mean_r:+.2f} R each: no edge is shown, "
+            f"and they are too few to say more. {market}"
         )
     if test.low_r > 0:
         return f"On the test the interval lies above zero. {market}"

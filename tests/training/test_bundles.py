@@ -9,6 +9,7 @@ import pytest
 
 from cli.bundle import verify
 from services.inference.adapters import load_bundle
+from training.card import TRADES_TO_TELL
 from training.dataset import make_dataset
 from training.simulation import simulate
 from training.trades import Market
@@ -28,6 +29,15 @@ def test_a_committed_bundle_is_whole(name: str) -> None:
     assert manifest.training.data.startswith("synthetic")  # made from a seed: nobody's data inside
     assert manifest.training.alpha_steps >= 200_000
     assert manifest.training.risk_steps >= 100_000
+
+
+@pytest.mark.parametrize("name", ["default", "plumbing"])
+def test_a_card_says_what_the_test_gave(name: str) -> None:
+    """The numbers a reader sees are those of the manifest, and few trades are called few."""
+    card = (BUNDLES / name / "card.md").read_text()
+    metrics = load_bundle(BUNDLES / name).manifest.metrics
+    assert f"{metrics['test_trades']:.0f} trades, mean {metrics['test_mean_r']:+.3f} R after costs" in card
+    assert ("too few to say more" in card) == (metrics["test_trades"] < TRADES_TO_TELL)
 
 
 def test_the_bundles_stay_small() -> None:
