@@ -43,7 +43,8 @@ _ENTRY_EVENTS = {  # execution types of an order that opens
     11: ExecutionKind.PARTIALLY_FILLED,
 }
 _TYPE_NAMES = {5: "CANCELLED", 6: "EXPIRED", 7: "REJECTED"}
-_FILLED, _REPLACED = 3, 4
+_FILLED = 3
+_SET = (2, 4)  # a protective order that is accepted, or replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,10 @@ def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueE
     digits = contract.digits if contract else 5
     position = event.position if event.HasField("position") else None
     labels = [order.clientOrderId, trade.label, position.tradeData.label if position else ""]
-    is_open = position is not None and position.positionStatus == _POSITION_OPEN
+    is_open = position is not None and _is(position, "positionStatus", _POSITION_OPEN)
     ours = next((label for label in labels if our_label(book, label)), None)
     closing = order.closingOrder or order.orderType == _PROTECTIVE
-    kind = _closing_kind(event, is_open=is_open) if closing else _ENTRY_EVENTS.get(event.executionType)
+    kind = _closing_kind(event, is_open=is_open) if closing else _entry_kind(event)
     deal = event.deal if event.HasField("deal") else None
     detail = deal.closePositionDetail if deal is not None and deal.HasField("closePositionDetail") else None
     price = rounded(deal.executionPrice, digits) if deal is not None and deal.executionPrice else None
@@ -188,7 +189,7 @@ def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueE
         order_id=order.orderId,
         position_id=position.positionId if position else (order.positionId or None),
         position=position_of(position, contracts, book) if is_open else None,
-        position_gone=closing and event.executionType == _FILLED and not is_open,
+        position_gone=kind is ExecutionKind.CLOSED,
         price=price,
         volume_units=units_of(deal.filledVolume) if deal is not None else None,
         pnl=_net_pnl(detail),
@@ -197,11 +198,24 @@ def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueE
     )
 
 
+def _is(message: Any, field: str, *values: int) -> bool:  # noqa: ANN401
+    """Whether an enum field has one of these values; one newer than our definitions reads as the first."""
+    return message.HasField(field) and getattr(message, field) in values
+
+
+def _entry_kind(event: Any) -> ExecutionKind | None:  # noqa: ANN401
+    kind = _ENTRY_EVENTS.get(event.executionType) if event.HasField("executionType") else None
+    if kind is ExecutionKind.REJECTED and event.order.executedVolume:
+        return ExecutionKind.FILLED  # the rest of it was cancelled: what was filled is a position
+    return kind
+
+
 def _closing_kind(event: Any, *, is_open: bool) -> ExecutionKind | None:  # noqa: ANN401
-    if event.executionType == _FILLED:
-        return None if is_open else ExecutionKind.CLOSED
+    if _is(event, "executionType", _FILLED):
+        known = not event.HasField("position") or event.position.HasField("positionStatus")
+        return ExecutionKind.CLOSED if known and not is_open else None
     stands = is_open and event.position.HasField("stopLoss")
-    if event.order.orderType == _PROTECTIVE and event.executionType in (2, _REPLACED) and stands:
+    if _is(event.order, "orderType", _PROTECTIVE) and _is(event, "executionType", *_SET) and stands:
         return ExecutionKind.PROTECTED
     return None
 
@@ -239,12 +253,13 @@ def order_found(order: Any, contracts: Mapping[int, Contract]) -> OrderFound:  #
     """Return an entry of the venue's order list."""
     contract = contracts.get(order.tradeData.symbolId)
     digits = contract.digits if contract else 5
+    is_open = not order.HasField("orderStatus") or order.orderStatus == _ORDER_ACCEPTED  # unknown: not ended
     return OrderFound(
         client_order_id=order.clientOrderId,
         order_id=order.orderId,
         position_id=order.positionId or None,
-        is_filled=order.orderStatus == _ORDER_FILLED,
-        is_open=order.orderStatus == _ORDER_ACCEPTED,
+        is_filled=_is(order, "orderStatus", _ORDER_FILLED) or (bool(order.executedVolume) and not is_open),
+        is_open=is_open,
         price=rounded(order.executionPrice, digits) if order.executionPrice else None,
         volume_units=units_of(order.executedVolume or order.tradeData.volume),
         time_ms=order.utcLastUpdateTimestamp,
