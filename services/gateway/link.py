@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from OpenSSL import crypto
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IHandshakeListener
@@ -154,7 +154,8 @@ class Link:
         """Ask, within the venue's rate limits, and return the answer.
 
         Raises:
-            VenueError: the venue refused; InputError when it always will (credentials).
+            VenueError: the venue refused, or answered something else; InputError when it always will
+                refuse (credentials).
             UnavailableError: no answer in time, or the connection ended.
         """
         await asyncio.sleep(self._requests.wait_s(monotonic_s()))
@@ -166,7 +167,7 @@ class Link:
         try:
             self.send(message, request_id)
             async with asyncio.timeout(timeout_s):
-                return _checked(await answer)
+                return _checked(await answer, type(message))
         except TimeoutError:
             raise UnavailableError(f"no answer to {type(message).__name__} within {timeout_s} s") from None
         finally:
@@ -238,13 +239,17 @@ def error_of(message: Any) -> VenueError | None:  # noqa: ANN401
     return None
 
 
-def _checked(message: Any) -> Any:  # noqa: ANN401
+def _checked(message: Any, asked: Any) -> Any:  # noqa: ANN401
     error = error_of(message)
     if error is None:
+        name = message.DESCRIPTOR.name
+        if name.removesuffix("Res") != asked.DESCRIPTOR.name.removesuffix("Req"):
+            raise VenueError("UNEXPECTED_ANSWER", f"{name} to {asked.DESCRIPTOR.name}")
         return message
     if error.code in _FATAL:
         raise InputError(
-            f"the venue refuses us: {error}; check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN"
+            f"the venue refuses us: {error}; check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN,"
+            " CT_ACCOUNT_ID"
         )
     raise error
 
@@ -256,7 +261,7 @@ async def _dial(
     if address.ca_file is not None:
         try:
             trust = trustRootFromCertificates([Certificate.loadPEM(address.ca_file.read_bytes())])
-        except (OSError, ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError, crypto.Error) as error:
             raise InputError(f"CA file {address.ca_file}: {error}") from error
     try:
         found = await LOOP.getaddrinfo(address.host, address.port, type=1)

@@ -406,7 +406,11 @@ def test_unknown_enums_of_an_order_do_not_crash(field: str) -> None:
     order = with_unknown(an_order(timeInForce=model.GOOD_TILL_CANCEL), field, 77)
     assert said(an_event("ORDER_ACCEPTED", order)).client_order_id == LABEL
     found = translate.order_found(order, BY_ID)
-    assert (found.client_order_id, found.is_open, found.is_filled) == (LABEL, True, False)  # not ended, for us
+    assert (found.client_order_id, found.is_open, found.is_filled) == (
+        LABEL,
+        True,
+        False,
+    )
 
 
 # -- the venue's lists
