@@ -346,8 +346,11 @@ def _say_hello(demo: Demo) -> None:
     took = monotonic_s() - demo.progress.started_s
     note = ", made to trade often, not to earn" if name == "plumbing" else ""
     sys.stderr.write(
-        f"ready. models: {name}{note}. Look into the streams:\n"
+        f"ready. models: {name}{note}. Look into the streams, or use the kill switch:\n"
         f"  redis-cli -p {demo.supervisor.redis_port} XRANGE 'tg:{{{BOOK}}}:signals' - + COUNT 1\n"
+        f"  export BOOK={BOOK} REDIS_URL={demo.supervisor.redis_url}"
+        f" GATEWAY_HALT_FILE={demo.options.folder}/HALT\n"
+        "  tradeguard status; tradeguard flatten\n"
     )
     log.info("demo.ready", seconds=round(took, 1))
 

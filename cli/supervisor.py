@@ -90,8 +90,8 @@ class Supervisor:
         folder = self.folder / "valkey"
         folder.mkdir(parents=True, exist_ok=True)
         return [
-            str(get_binary_path()), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(folder),
-            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
+            str(get_binary_path()), "--port", str(self.redis_port), "--bind", "127.0.0.1",
+            "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
         ]  # fmt: skip
 
     async def start(self) -> None:

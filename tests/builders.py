@@ -16,7 +16,9 @@ SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "USDCHF", "XAUUSD")
 def a_bar(symbol: str = "EURUSD", *, open_time: datetime = MONDAY, **changes: Any) -> m.BarClosed:
     close_time = open_time + timedelta(minutes=5)
     values: dict[str, Any] = {
-        "meta": m.Meta.root(f"bar:{symbol}:{open_time.isoformat()}", close_time, f"slice:{close_time.isoformat()}"),
+        "meta": m.Meta.root(
+            f"bar:{symbol}:{open_time.isoformat()}", close_time, f"slice:{close_time.isoformat()}"
+        ),
         "symbol": symbol,
         "open_time": open_time,
         "open": Decimal("1.10000"),

@@ -69,7 +69,9 @@ def redis_program(name: str) -> str:
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
-def redis_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
     """Each real server in turn: the embedded Valkey and an installed Redis."""
     server = RedisServer(redis_program(request.param), tmp_path_factory.mktemp(request.param))
     server.start()

@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from shared import streams
-from shared.bus import BusUnavailableError, CounterError, Output, OutOfOrderError, RedisBus
+from shared.bus import BusUnavailableError, CounterError, OutOfOrderError, Output, RedisBus
 from shared.errors import InvariantError, LeaseLostError
 from tests.builders import MONDAY, a_bar, an_event
 

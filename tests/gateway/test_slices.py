@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.slices import Bar, bars_of, build_history, fill_slice
+from services.gateway.slices import Bar, build_history, fill_slice
 from shared.errors import InputError
 
 SYMBOLS = ("EURUSD", "XAUUSD")
@@ -92,15 +90,3 @@ def test_history_is_what_the_live_rule_gives_slice_by_slice(present: list[set[st
         closes = {bar.symbol: bar.close for bar in live}
         assert history.values[k, :, 3].tolist() == [bar.close / 100_000 for bar in live]
         assert history.synthetic[k].tolist() == [bar.synthetic for bar in live]
-
-
-def test_long_history_is_built_in_seconds() -> None:
-    """Two years of five symbols are read at every training run; a fifth of it stands for all."""
-    n = 30_000
-    times = np.arange(n, dtype=np.int64) * STEP_MS
-    ones = np.full(n, 110_000, dtype=np.int64)
-    start = time.perf_counter()
-    bars = {f"S{k}": bars_of(f"S{k}", times, (ones, ones, ones, ones), ones) for k in range(5)}
-    history = build_history(bars)
-    assert history.values.shape == (n, 5, 5)
-    assert time.perf_counter() - start < 3.0

@@ -33,6 +33,7 @@ def restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, hook = root.handlers[:], root.level, sys.excepthook
     levels = {name: logging.getLogger(name).level for name in log_module._CHATTY}
+    config = dict(structlog.get_config())
     yield
     for handler in root.handlers[:]:
         if handler not in handlers:
@@ -43,7 +44,7 @@ def restored() -> Iterator[None]:
         logging.getLogger(name).setLevel(old)
     logging.captureWarnings(False)
     sys.excepthook = hook
-    structlog.reset_defaults()
+    structlog.configure(**config)
 
 
 class Err:
