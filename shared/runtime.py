@@ -120,7 +120,10 @@ class Runtime:
         self._stop = asyncio.Event()
         self._status = "starting"
         self._bus_trouble = ""
-        self._held: list[Delivery] = []
+        self._held: list[Delivery] = []  # parts of a whole that is not complete
+        self._done: list[Delivery] = []  # handled, not committed yet
+        self._outputs: list[Output] = []
+        self._one_by_one = False
         self._handlers = {(route.stream, route.kind): route.handler for route in service.routes}
         self._read = tuple(dict.fromkeys(route.stream for route in service.routes))
         self._tries: dict[tuple[str, str], int] = {}
@@ -217,6 +220,8 @@ class Runtime:
     async def _recover(self) -> None:
         """Go back to the state of the last commit; what was read after it comes again."""
         self._held.clear()
+        self._done.clear()
+        self._outputs.clear()
         delay = RETRY_FIRST_S
         while True:
             try:
@@ -238,7 +243,7 @@ class Runtime:
             try:
                 if look_back:
                     await self._handle_pending()
-                    look_back = False
+                    look_back = self._one_by_one = False
                 # an idle reader looks for entries that were delivered to a process that is gone
                 look_back = not await self._handle_new() and not self._held
                 delay = RETRY_FIRST_S
@@ -277,10 +282,17 @@ class Runtime:
             batch = (await self._bus.read_new((stream,), block=False)).get(stream, []) if full else ()
 
     async def _handle_batch(self, batch: Sequence[Delivery]) -> None:
+        """Handle what was read together and commit it together: one round trip, one state saved.
+
+        After a failure every entry is committed alone, so that the one that fails is found.
+        """
         for delivery in batch:
             if self._stop.is_set():
-                return  # what is left stays pending, for the next start
+                break  # what is left stays pending, for the next start
             await self._handle(delivery)
+            if self._one_by_one:
+                await self._commit()
+        await self._commit()
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
@@ -288,19 +300,29 @@ class Runtime:
             handler = self._handlers.get((delivery.stream, type(message)))
             with bound_contextvars(correlation_id=str(message.meta.correlation_id)):
                 outputs = await handler(message) if handler else ()
-                self._held.append(delivery)
-                if outputs is None:
-                    return
-                written = [Output(output, entry_id_of(output)) for output in outputs]
-                await self._bus.commit(self._held, written, self._service.state.snapshot())
+            self._held.append(delivery)
+            if outputs is not None:
+                self._done += self._held
+                self._outputs += [Output(output, entry_id_of(output)) for output in outputs]
                 self._held.clear()
         except InputError as error:
+            if self._done:
+                self._one_by_one = True
+                raise UnavailableError(f"once more, one by one: {error}") from error
             await self._bury(delivery, error)
         except BusUnavailableError:
             raise
         except UnavailableError as error:
+            self._one_by_one = True
             await self._count_try(delivery, error)
             raise
+
+    async def _commit(self) -> None:
+        """Commit what is complete; a whole of which a part is missing waits."""
+        if self._done:
+            await self._bus.commit(self._done, self._outputs, self._service.state.snapshot())
+            self._done.clear()
+            self._outputs.clear()
 
     async def _count_try(self, delivery: Delivery, error: UnavailableError) -> None:
         place = (delivery.stream.name, delivery.entry_id)
@@ -325,7 +347,7 @@ class Runtime:
             error=str(error),
             fields=delivery.fields,
         )
-        inputs = [*(held for held in self._held if held is not delivery), delivery]  # a whole dies as a whole
+        inputs = [*self._held, delivery]  # a whole dies as a whole
         await self._recover()  # what the failed handler may have changed is undone first
         await self._bus.commit(inputs, [Output(dead)], b"")
         await self._tell(

@@ -1,0 +1,165 @@
+"""How a service runs: order, wholes, retries, dead letters, stop; over a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+
+import pytest
+
+from shared import runtime, streams
+from shared.bus import Output, RedisBus
+from shared.errors import InputError, UnavailableError
+from shared.messages import BarClosed, Message
+from shared.runtime import Runtime, Service, on
+from shared.settings import ServiceSettings
+from tests.builders import MONDAY, SYMBOLS, a_bar, an_event
+
+pytestmark = pytest.mark.redis
+_BOOKS = count()
+WAIT_S = 10.0
+
+
+class Collector:
+    """Takes bars, makes an event of each whole slice, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.slices: list[str] = []
+        self.saved = 0
+        self.fail: dict[str, Exception] = {}
+        self.failures = 0
+        self._bars: list[str] = []
+
+    async def on_bar(self, bar: BarClosed) -> Sequence[Message] | None:
+        place = f"{bar.open_time:%H:%M} {bar.symbol}"
+        if place in self.fail:
+            self.failures += 1
+            raise self.fail[place]
+        if bar.index != len(self._bars):
+            raise InputError(f"{bar.symbol} is not what comes next")
+        self._bars.append(bar.symbol)
+        if bar.index < bar.slice_size - 1:
+            return None
+        self.slices.append(f"{bar.open_time:%H:%M} {','.join(self._bars)}")
+        self._bars = []
+        return [an_event(self.slices[-1])]
+
+    def snapshot(self) -> bytes:
+        self.saved += 1
+        return "\n".join(self.slices).encode()
+
+    def restore(self, data: bytes | None) -> None:
+        self.slices = data.decode().split("\n") if data else []
+        self._bars = []
+
+
+@asynccontextmanager
+async def running(url: str, book: str, collector: Collector) -> AsyncIterator[RedisBus]:
+    """Run a service while the context is open."""
+    settings = ServiceSettings(_env_file=None, book=book, redis_url=url)
+    async with RedisBus.connect(url, book, "features") as bus:
+        service = Service(routes=(on(BarClosed, collector.on_bar),), state=collector)
+        one = Runtime("features", service, bus, settings)
+        task = asyncio.create_task(one.run())
+        try:
+            yield bus
+        finally:
+            one.stop()
+            await task
+
+
+@pytest.fixture
+def book() -> str:
+    return f"r{next(_BOOKS)}"
+
+
+async def write_slices(url: str, book: str, n: int) -> None:
+    """Write n slices of bars as the gateway does."""
+    async with RedisBus.connect(url, book, "gateway") as gateway:
+        assert await gateway.hold_lease(5.0)
+        for i in range(n):
+            at = MONDAY + timedelta(minutes=5 * i)
+            close = at + timedelta(minutes=5)
+            bars = [a_bar(symbol, open_time=at) for symbol in SYMBOLS]
+            await gateway.publish([Output(bar, streams.market_id(close, k)) for k, bar in enumerate(bars)])
+        await gateway.release_lease()
+
+
+async def events(bus: RedisBus, n: int) -> list[str]:
+    """Wait for n events of slices and return their texts."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            texts = [e.text for _, e in await bus.history(streams.EVENTS) if e.service == "test"]  # type: ignore[attr-defined]
+            if len(texts) >= n:
+                return texts
+            await asyncio.sleep(0.02)
+
+
+async def test_a_backlog_is_handled_whole_in_order_and_once(redis_url: str, book: str) -> None:
+    """Slices cut in two by a read are still one step each; a batch saves its state once."""
+    await write_slices(redis_url, book, 30)
+    collector = Collector()
+    async with running(redis_url, book, collector) as bus:
+        texts = await events(bus, 30)
+    assert len(texts) == len(set(texts)) == 30
+    assert texts == sorted(texts)
+    assert all(text.endswith(",".join(SYMBOLS)) for text in texts)
+    assert collector.saved <= 5
+
+
+async def test_a_wrong_entry_is_buried_with_its_whole_and_the_rest_goes_on(redis_url: str, book: str) -> None:
+    """What will never be right does not stop the stream; its error and its fields are kept."""
+    await write_slices(redis_url, book, 4)
+    collector = Collector()
+    collector.fail["10:05 USDJPY"] = InputError("a price of nothing")
+    async with running(redis_url, book, collector) as bus:
+        texts = await events(bus, 3)
+        dead = [message for _, message in await bus.history(streams.DEAD)]
+    assert [text[:5] for text in texts] == ["10:00", "10:10", "10:15"]
+    assert "a price of nothing" in dead[0].error  # type: ignore[attr-defined]
+    assert {d.fields["symbol"] for d in dead} == {"USDJPY", "USDCHF", "XAUUSD"}  # type: ignore[attr-defined]
+
+
+async def test_what_cannot_be_done_now_is_tried_again_and_then_done(redis_url: str, book: str) -> None:
+    """A dependency that is away for a moment costs time, not entries; state goes back before each try."""
+    await write_slices(redis_url, book, 3)
+    collector = Collector()
+    collector.fail["10:05 EURUSD"] = UnavailableError("away")
+    async with running(redis_url, book, collector) as bus:
+        async with asyncio.timeout(WAIT_S):
+            while collector.failures < 3:  # noqa: ASYNC110 - the service counts
+                await asyncio.sleep(0.01)
+        collector.fail.clear()
+        texts = await events(bus, 3)
+        assert await bus.history(streams.DEAD) == []
+    assert [text[:5] for text in texts] == ["10:00", "10:05", "10:10"]
+
+
+async def test_what_never_succeeds_is_buried_after_a_bounded_number_of_tries(
+    redis_url: str, book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every retry has a limit."""
+    monkeypatch.setattr(runtime, "TRIES_BEFORE_DEAD", 3)
+    await write_slices(redis_url, book, 2)
+    collector = Collector()
+    collector.fail["10:00 EURUSD"] = UnavailableError("away for good")
+    async with running(redis_url, book, collector) as bus, asyncio.timeout(WAIT_S):
+        while not await bus.history(streams.DEAD):  # noqa: ASYNC110 - the service writes
+            await asyncio.sleep(0.02)
+    assert collector.failures == 3
+
+
+async def test_a_restart_goes_on_from_the_last_commit(redis_url: str, book: str) -> None:
+    """A start and a restart are one path: state as saved, then what was not committed, then what is new."""
+    await write_slices(redis_url, book, 2)
+    first, second = Collector(), Collector()
+    async with running(redis_url, book, first) as bus:
+        await events(bus, 2)
+    await write_slices(redis_url, book, 5)
+    async with running(redis_url, book, second) as bus:
+        texts = await events(bus, 5)
+    assert second.slices == texts
+    assert len(texts) == 5
