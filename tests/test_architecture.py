@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("services", "shared", "venue", "training", "cli")
+OURS = ("services", "shared", "venue", "training", "sim", "cli")
 SERVICES = tuple(sorted(path.parent.name for path in ROOT.glob("services/*/main.py")))
 SHAPE = ("main", "settings", "handlers", "adapters")  # of every service; what is pure are the others
 
