@@ -29,6 +29,8 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     VenueSettings,
     HaltSettings,
 )
+COMPOSE = (ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("*.yml"), *(ROOT / "deploy").glob("*.env"))
+_READ_BY_COMPOSE = re.compile(r"\$\{([A-Z_]+)|\b((?:PIP|TORCH)_[A-Z_]+): [,}]")
 _LINE = re.compile(r"(?P<off># )?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)")
 
 
@@ -52,6 +54,12 @@ def entries() -> dict[str, str | None]:
     return found
 
 
+def read_by_compose() -> set[str]:
+    """Return the variables that the Compose files read themselves."""
+    found = (match for path in COMPOSE for match in _READ_BY_COMPOSE.findall(path.read_text()))
+    return {first or second for first, second in found}
+
+
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without any of our settings."""
@@ -69,8 +77,13 @@ def test_every_setting_is_in_the_example() -> None:
 
 def test_the_example_has_no_other_setting() -> None:
     """`.env` serves all services, so a wrong name in it is not refused: here it would be copied."""
-    wanted = {name for settings in SETTINGS for name in names_of(settings).values()}
+    wanted = {name for settings in SETTINGS for name in names_of(settings).values()} | read_by_compose()
     assert entries().keys() - wanted == set()
+
+
+def test_every_variable_of_compose_is_in_the_example() -> None:
+    """What the containers are built and run with is a setting too."""
+    assert read_by_compose() - entries().keys() == set()
 
 
 def test_every_settings_class_is_compared() -> None:
