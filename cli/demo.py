@@ -166,6 +166,7 @@ class Demo:
         close_ms = self._next_close(await self.venue.state())
         if close_ms is None:
             return False
+        await self.before_close(close_ms)
         state = await self.venue.step(close_ms + AFTER_CLOSE_MS)
         # The gateway closes a slice when all symbols have moved on, or by the venue's stamps.
         while not all(state["next_bar_quotes"].values()) and state["last_stamp_ms"] < close_ms + DEADLINE_MS:
@@ -176,6 +177,9 @@ class Demo:
         self.progress.slices += 1
         self.progress.close_ms = close_ms
         return True
+
+    async def before_close(self, close_ms: int) -> None:
+        """Nothing; a benchmark lets the bar's own quotes pass first, and waits."""
 
     def _next_close(self, state: dict[str, Any]) -> int | None:
         """Return the close of the slice that has begun, or of the next one (weekend); None: no data left."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,8 +94,8 @@ class Supervisor:
             "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
         ]  # fmt: skip
 
-    async def start(self) -> None:
-        """Start all, the servers first.
+    async def start(self, services: Sequence[str] = SERVICES) -> None:
+        """Start the servers, then the services.
 
         Raises:
             InputError: a process refused its settings or files; its sentence.
@@ -106,7 +106,7 @@ class Supervisor:
         await self._until(self._valkey_answers, "valkey")
         self._keep("venue")
         await self._until(self.children["venue"].said.is_set, "venue")
-        for name in SERVICES:
+        for name in services:
             self._keep(name)
 
     async def stop(self) -> None:

@@ -36,6 +36,10 @@ class VenueControl:
         """Return all the venue's books."""
         return await self._call("GET", "/ledger")
 
+    async def timing(self) -> dict[str, Any]:
+        """Return when bars began on the wire and orders arrived, by the machine's monotonic clock."""
+        return await self._call("GET", "/timing")
+
     async def fault(self, kind: str, message: str, count: int = 1, delay_ms: int = 0) -> dict[str, Any]:
         """Ask the venue to withhold or delay the next messages of a kind."""
         body = {"kind": kind, "message": message, "count": count, "delay_ms": delay_ms}

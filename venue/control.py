@@ -69,6 +69,7 @@ class ControlDoor:
             ("POST", "/step"): self._step,
             ("GET", "/state"): self._state_of,
             ("GET", "/ledger"): self._ledger,
+            ("GET", "/timing"): self._timing,
             ("POST", "/fault"): self._fault,
             ("POST", "/shutdown"): self._shutdown,
         }
@@ -137,6 +138,14 @@ class ControlDoor:
         if not since.isdecimal():
             raise BadCallError(400, "since is a revision, a number from 0 on")
         return self._exchange.ledger.books(int(since))
+
+    async def _timing(self, _: _Call) -> dict[str, Any]:
+        """When bars began on the wire and orders arrived, in seconds of the machine's monotonic clock."""
+        watch = self._venue.stopwatch
+        return {
+            "first_quotes": {str(open_ms): at_s for open_ms, at_s in watch.first_quotes.items()},
+            "orders": dict(watch.orders),
+        }
 
     async def _fault(self, call: _Call) -> dict[str, Any]:
         count = _number(call.body, "count", 1)

@@ -17,6 +17,7 @@ from venue.playback import Spot
 from venue.protocol import FrameTooLongError, common, encode, messages, pack, read_envelope
 from venue.records import Execution, OrderKind, OrderStatus
 from venue.session import Floor, Session
+from venue.stopwatch import Stopwatch
 from venue.translation import spot_event
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class VenueServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._housekeeping: asyncio.Task[None] | None = None
+        self._read_s = 0.0  # when the request in hand was read
+        self.stopwatch = Stopwatch()
 
     @property
     def connections(self) -> int:
@@ -119,7 +122,8 @@ class VenueServer:
                 session.flush(monotonic_s())
                 return
             else:
-                session.take(envelope, monotonic_s())
+                self._read_s = monotonic_s()
+                session.take(envelope, self._read_s)
             self._write_all()
 
     async def _keep_house(self) -> None:
@@ -140,6 +144,7 @@ class VenueServer:
 
     def on_spot(self, spot: Spot) -> None:
         """Put a quote on the way to its subscribers, made once for all who want it alike."""
+        self.stopwatch.queued(spot.time_ms)
         frames: dict[tuple[bool, bool], bytes] = {}
         for session in self._sessions:
             with_stamp = session.spots.get(spot.symbol)
@@ -184,12 +189,14 @@ class VenueServer:
         now_s = monotonic_s()
         for session in self._sessions:
             session.flush(now_s)
+        self.stopwatch.written(monotonic_s())
 
     # -- what a session asks for ---------------------------------------------------------------
 
     def answer(self, answer: Answer, session: Session, client_msg_id: str | None) -> None:
         """Send the executions that a request led to, and remember whose order it is until it is done."""
         self._requesters[answer.order.order_id] = _Requester(session, client_msg_id)
+        self.stopwatch.arrived(answer.order.client_order_id, self._read_s)
         for execution in answer.executions:
             self.on_execution(execution)
         if answer.order.kind is not OrderKind.MARKET:
