@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -28,6 +29,7 @@ TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 3600.0
 WHY_LENGTH_MAX = 500
 TAIL_MAX = 10_000
+BENCHES = ("latency", "bus", "features", "inference")
 STREAMS = (  # named here too, so that arguments are read without what the streams need
     "bars", "account", "features", "signals", "orders", "executions", "events", "commands", "dead",
 )  # fmt: skip
@@ -107,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     _add_streams(commands.add_parser("streams", help="Look into the streams of a book."), result)
     again = "Decide a recorded book again with what runs live, and compare every decision."
     _add_replay(command("replay", _replay, again, _where()))
+    _add_bench(command("bench", _bench, "Measure on this machine; needs a checkout of the repository."))
     return top
 
 
@@ -209,6 +212,12 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument("--against", choices=("recorded",), default="recorded", help="what to compare with")
 
 
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("name", choices=BENCHES, metavar="NAME", help=", ".join(BENCHES))
+    bench.add_argument("--closes", type=_whole(20, 10_000), metavar="N", help="of latency; 200 if left out")
+    bench.add_argument("--against", choices=("official",), help="of latency: the official client's transport")
+
+
 def _where() -> Parser:
     """Return the arguments that say which streams are meant."""
     where = Parser(add_help=False)
@@ -305,6 +314,20 @@ def _features(options: argparse.Namespace) -> int:
     from cli import features
 
     return _print(options, features.run(options.data, options.out))
+
+
+def _bench(options: argparse.Namespace) -> int:
+    root = Path(__file__).parents[1]
+    if not (root / "bench").is_dir():
+        raise InputError(f"bench: {root} is no checkout of the repository; clone it and run it there")
+    command = [sys.executable, "-m", f"bench.{options.name}"]
+    if options.name == "latency":
+        command += ["--closes", str(options.closes)] if options.closes else []
+        command += ["--against", options.against] if options.against else []
+    elif options.closes or options.against:
+        raise InputError(f"bench {options.name}: --closes and --against belong to latency")
+    command += ["--json"] if options.json else []
+    return subprocess.run(command, cwd=root, check=False).returncode  # noqa: S603 - our own programs
 
 
 def _train(options: argparse.Namespace) -> int:
