@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from services.gateway.desk import Desk
 from services.gateway.feed import Feed
@@ -117,6 +118,8 @@ class Connection:
         except TimeoutError:
             names = ", ".join(session.by_id[symbol_id].symbol for symbol_id in missing)
             raise UnavailableError(f"no first quote of {names}") from None
+        while not inbox.empty():  # what has come since then stays behind it
+            later.append(inbox.get_nowait())
         for received in later:
             inbox.put_nowait(received)
 
@@ -124,16 +127,7 @@ class Connection:
         """Handle what comes, one after the other, in the venue's order, until the link ends."""
         ended = asyncio.create_task(session.link.ended.wait())
         try:
-            while True:
-                if inbox.empty():
-                    waiting = asyncio.create_task(inbox.get())
-                    await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
-                    if not waiting.done():
-                        waiting.cancel()
-                        return
-                    received = waiting.result()
-                else:
-                    received = inbox.get_nowait()
+            while (received := await _next(inbox, ended)) is not None:
                 await self._handle(received)
         finally:
             ended.cancel()
@@ -154,3 +148,15 @@ class Connection:
                 raise UnavailableError(f"the venue ended the session: {type(received.message).__name__}")
             case _:
                 log.debug("venue.ignored", message=type(received.message).__name__)
+
+
+async def _next(inbox: asyncio.Queue[Received], ended: asyncio.Task[Any]) -> Received | None:
+    """Return what comes next, or None when the link has ended and all that it brought is handled."""
+    if not inbox.empty():
+        return inbox.get_nowait()
+    waiting = asyncio.create_task(inbox.get())
+    try:
+        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
