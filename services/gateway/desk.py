@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,7 @@ from shared import streams
 from shared.account import AccountModel, Position
 from shared.bus import BusUnavailableError, CounterError, Output
 from shared.clock import monotonic_s, utc_now
-from shared.errors import UnavailableError
+from shared.errors import InputError, UnavailableError
 from shared.log import get_logger
 from shared.messages import (
     AccountReported,
@@ -46,8 +46,9 @@ PUBLISH_RETRY_S = 0.1
 AMEND_ANSWER_S = 0.3
 AMEND_RETRY_S = 0.1
 AMEND_TRIES = 4
-CLOSE_ANSWER_S = 1.0
+CLOSE_ANSWER_S = 1.0  # doubles with every try
 CLOSE_TRIES = 5
+SNAPSHOT_TRIES = 3  # at the open positions, while events come in between
 ANSWER_LOOKS = 10  # at an accepted order that is not filled
 LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
 
@@ -83,6 +84,15 @@ class Patience:
     absent_after_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What is written to the streams together: an execution with its account, or slices with theirs."""
+
+    outputs: list[Output]
+    number: int | None = None  # of the execution
+    closed_s: float | None = None  # of a live slice: when its closing quote came
+
+
 class Desk:
     """One book's orders and account."""
 
@@ -94,18 +104,24 @@ class Desk:
         self._time = time
         self._patience = patience
         self._halt_file = halt_file
-        self._lock = asyncio.Lock()  # one event at a time is numbered, journalled and published
+        self._lock = asyncio.Lock()  # one event at a time is numbered and journalled
         self._number = journal.last_number()
-        self._outbox: deque[ExecutionReported] = deque()
+        self._published = 0  # number of the last execution that the streams have
+        self._outbox: deque[_Pending] = deque()
+        self._something = asyncio.Event()  # to publish, or a failure to end with
+        self._failure: BaseException | None = None
         self._account_id = (0, 0)
         self._session: Session | None = None
         self._online = asyncio.Event()
         self._this_link: set[str] = set()  # orders sent on the connection that is open now
         self._absent_since_s: dict[str, float] = {}
-        self._protected: dict[str, asyncio.Event] = {}
+        self._protecting: dict[str, asyncio.Event] = {}  # set when the stop stands, or nothing needs one
+        self._closing: set[int] = set()  # positions
         self._errors: dict[str, asyncio.Queue[VenueError]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reconcile_asked = asyncio.Event()
+        self._reconciling = asyncio.Lock()
+        self._events_taken = 0
         self.account: AccountModel | None = None
         self.slice_times: dict[
             str, tuple[float, float]
@@ -114,9 +130,18 @@ class Desk:
     # --- start, connection, stop ----------------------------------------------------------------
 
     async def start(self, last_account_id: str | None) -> None:
-        """Take up what was journalled and not published."""
-        published = await self._bus.counter(execution_key())
-        self._outbox = deque(self._journal.events(after=published))
+        """Take up what was journalled and not published.
+
+        Raises:
+            InputError: the streams know executions that the journal does not: it is not this book's.
+        """
+        self._published = await self._bus.counter(execution_key())
+        if self._published > self._number:
+            raise InputError(
+                f"GATEWAY_JOURNAL ends with execution {self._number}, the book {self._bus.book} has"
+                f" {self._published}: it is not this book's journal, or an old copy"
+            )
+        self._publish_again(self._published, self._number)
         self._account_id = streams.id_parts(last_account_id) if last_account_id else (0, 0)
 
     async def open_account(self, session: Session) -> None:
@@ -134,7 +159,7 @@ class Desk:
                 contracts=session.contracts,
             )
             self._replay_history(self.account)
-        self.account.contracts = session.contracts
+        self.account.contracts, self.account.balance = session.contracts, balance
 
     async def go_online(self, session: Session) -> None:
         """Take over a fresh session, its quotes known; first comes what its books say of our orders."""
@@ -175,14 +200,14 @@ class Desk:
             return
         session = self._session
         account = self.account
-        if session is None or account is None:
+        if session is None or session.link.ended.is_set() or account is None:
             raise UnavailableError("the session ended while the order was checked")
         contract = session.contracts[request.symbol]
         stop = orders.relative_points(request.stop_distance, contract)
         target = orders.relative_points(request.target_distance, contract)
-        await self._journal.begin(request, self.now_ms())
         self._this_link.add(request.client_order_id)
-        if not self._bus.holds_lease() or self._session is not session:
+        await self._journal.begin(request, self.now_ms())
+        if not self._bus.holds_lease() or session.link.ended.is_set():
             self._this_link.discard(request.client_order_id)
             self._reconcile_asked.set()  # journalled, not sent: the venue's books will say so
             return
@@ -240,6 +265,7 @@ class Desk:
                 return
             if record.status is not Status.ACCEPTED:
                 return
+            self._this_link.discard(request.client_order_id)  # it should be filled: the books know more
             self._reconcile_asked.set()
 
     def _latency(self, request: OrderRequested, taken_s: float, sent_s: float) -> dict[str, float] | None:
@@ -260,22 +286,35 @@ class Desk:
             await self.record(
                 record.request, ExecutionKind.CLOSING, position_id=record.position_id, reason=reason
             )
-        self._spawn(self._close_until_gone(record))
-
-    async def _close_until_gone(self, record: OrderRecord) -> None:
-        """Closing opens nothing, so it may be sent again: until the position is gone, a bounded time."""
-        for _ in range(CLOSE_TRIES):
-            position = self._position_of(record.request.client_order_id)
-            await self._online.wait()
-            if position is None or self._session is None:
-                return
-            self._session.send_close(
-                record.request.client_order_id, position.position_id, position.volume_units
-            )
-            await asyncio.sleep(CLOSE_ANSWER_S)
-        if self._position_of(record.request.client_order_id) is not None:
-            await self.alarm(f"{record.request.client_order_id} cannot be closed", Severity.CRITICAL)
+        position = self._position_of(client_order_id)
+        if position is not None:
+            self._start_closing(client_order_id, position.position_id)
+        else:
             self._reconcile_asked.set()
+
+    def _start_closing(self, label: str, position_id: int) -> None:
+        """One task a position: who asks again while it runs changes nothing."""
+        if position_id not in self._closing:
+            self._closing.add(position_id)
+            self._spawn(self._close_until_gone(label, position_id))
+
+    async def _close_until_gone(self, label: str, position_id: int) -> None:
+        """Closing opens nothing, so it may be sent again: until the position is gone, a bounded time.
+
+        A position that is open all the same (the market may be closed) is taken up by the next reconcile.
+        """
+        try:
+            for sent in range(CLOSE_TRIES):
+                await self._online.wait()
+                position = self.account.positions.get(position_id) if self.account else None
+                if position is None or self._session is None:
+                    return
+                self._session.send_close(label, position_id, position.volume_units)
+                await asyncio.sleep(CLOSE_ANSWER_S * 2**sent)
+            if self.account and position_id in self.account.positions:
+                self.alarm_soon(f"{label}: position {position_id} cannot be closed", Severity.CRITICAL)
+        finally:
+            self._closing.discard(position_id)
 
     # --- what the venue says --------------------------------------------------------------------
 
@@ -284,16 +323,32 @@ class Desk:
         event = self._session.event(message) if self._session else None
         if event is None or self.account is None:
             return
+        self._events_taken += 1
         self._follow_position(event)
         if event.client_order_id is None:
             return
         record = self._journal.order(event.client_order_id)
         if record is None:
-            await self.alarm(f"{event.client_order_id}: our label, but not in the journal", Severity.CRITICAL)
-            self._reconcile_asked.set()
+            self.alarm_soon(f"{event.client_order_id}: our label, but not in the journal", Severity.CRITICAL)
+        elif event.position_id is not None and record.position_id not in (None, event.position_id):
+            log.warning("order.other_position", order=event.client_order_id, position=event.position_id)
+        elif event.kind is ExecutionKind.CLOSED and self._was_closed_in_parts(event):
+            log.info("order.closed_in_parts", order=event.client_order_id)  # all its deals make its result
+        else:
+            await self._follow_order(record, event)
             return
+        self._reconcile_asked.set()
+
+    async def _follow_order(self, record: OrderRecord, event: VenueEvent) -> None:
         if event.kind is not None:
             await self._apply(record, event)
+        elif record.status is Status.PROTECTED and event.position and not event.position.stop_loss_price:
+            self._start_protecting(record)  # somebody has taken the stop away
+
+    def _was_closed_in_parts(self, event: VenueEvent) -> bool:
+        events = self._journal.events_of(event.client_order_id or "")
+        filled = next((e.volume_units for e in events if e.kind is ExecutionKind.FILLED), None)
+        return filled is not None and event.volume_units is not None and event.volume_units < filled
 
     def _follow_position(self, event: VenueEvent) -> None:
         if self.account is None:
@@ -349,29 +404,47 @@ class Desk:
 
     # --- protection -----------------------------------------------------------------------------
 
+    def _start_protecting(self, record: OrderRecord) -> None:
+        """One task an order, until its stop stands or its position is being closed."""
+        label = record.request.client_order_id
+        if label not in self._protecting:
+            self._protecting[label] = asyncio.Event()
+            self._spawn(self._protect(record))
+
     async def _protect(self, record: OrderRecord) -> None:
         """See that the stop stands in time; else set it; else close the position."""
         request = record.request
         order = request.client_order_id
-        done = self._protected.setdefault(order, asyncio.Event())
-        if await _within(self._time.real_s(self._patience.protection_s), done):
-            return
-        await self.record(request, ExecutionKind.REPAIRING, reason="NO_STOP_IN_TIME")
-        await self.alarm(f"{order}: no stop at the venue in time, setting it", Severity.ERROR)
+        done = self._protecting[order]
+        try:
+            if await _within(self._time.real_s(self._patience.protection_s), done):
+                return
+            await self.record(request, ExecutionKind.REPAIRING, reason="NO_STOP_IN_TIME")
+            self.alarm_soon(f"{order}: no stop at the venue in time, setting it", Severity.ERROR)
+            if await self._repair(request, done):
+                return
+        finally:  # interrupted, it is begun again by the next reconcile
+            del self._protecting[order]
+        self.alarm_soon(f"{order}: no stop can be set, closing the position", Severity.CRITICAL)
+        await self.close_position(order, "UNPROTECTED")
+
+    async def _repair(self, request: OrderRequested, done: asyncio.Event) -> bool:
+        """Set both levels, a few times. False: they cannot be set."""
+        order = request.client_order_id
         self._errors[order] = asyncio.Queue()
         try:
             for _ in range(AMEND_TRIES):
                 position = self._position_of(order)
                 if position is None or position.stop_loss_price is not None:
-                    return
+                    self._reconcile_asked.set()
+                    return True
                 if not await self._amend(request, position, done):
-                    break
+                    return False
                 if done.is_set():
-                    return
+                    return True
         finally:
             del self._errors[order]
-        await self.alarm(f"{order}: no stop can be set, closing the position", Severity.CRITICAL)
-        await self.close_position(order, "UNPROTECTED")
+        return False
 
     async def _amend(self, request: OrderRequested, position: Position, done: asyncio.Event) -> bool:
         """Ask once for both levels. False: the venue refuses them and always will."""
@@ -400,7 +473,8 @@ class Desk:
 
     def _position_of(self, client_order_id: str) -> Position | None:
         positions = self.account.positions.values() if self.account else ()
-        return next((p for p in positions if p.client_order_id == client_order_id), None)
+        ours = [p for p in positions if p.client_order_id == client_order_id]
+        return min(ours, key=lambda p: p.position_id, default=None)
 
     # --- the venue's books ----------------------------------------------------------------------
 
@@ -419,59 +493,85 @@ class Desk:
 
     async def reconcile(self) -> None:
         """Ask the venue what there is, and bring every order of ours in line with it."""
-        session, account = self._session, self.account
-        if session is None or account is None:
-            return
-        open_now = await session.positions()
-        account.positions = {position.position_id: position for position in open_now}
-        ours = {p.client_order_id: p for p in open_now if p.client_order_id is not None}
-        await self._close_doubles(open_now)
-        for position in ours.values():
-            await self._adopt(position)
-        gone = [
-            r for r in self._journal.orders(*orders.HOLDS_POSITION) if r.request.client_order_id not in ours
-        ]
-        open_orders = [
-            r
-            for r in self._journal.orders(*orders.UNRESOLVED)
-            if r.request.client_order_id not in self._this_link
-        ]
-        if not gone and not open_orders:
-            return
-        since_ms = min(r.sent_ms or self.now_ms() for r in (*gone, *open_orders)) - LOOK_BACK_MS
-        closes = {close.position_id: close for close in await session.closes_since(max(0, since_ms))}
-        for record in gone:
-            await self._find_close(record, closes)
-        if open_orders:
-            found = {o.client_order_id: o for o in await session.orders_since(max(0, since_ms))}
-            for record in open_orders:
-                await self._resolve(record, found.get(record.request.client_order_id), closes)
-        account.balance = await session.balance()
+        async with self._reconciling:
+            session, account = self._session, self.account
+            if session is None or account is None:
+                return
+            open_now = await self._open_now(session)
+            account.positions = {position.position_id: position for position in open_now}
+            ours = _oldest_by_label(open_now)
+            gone = [
+                r
+                for r in self._journal.orders(*orders.HOLDS_POSITION)
+                if r.request.client_order_id not in ours
+            ]
+            unresolved = [
+                r
+                for r in self._journal.orders(*orders.UNRESOLVED)
+                if r.request.client_order_id not in {*ours, *self._this_link}
+            ]
+            self._close_doubles(open_now, ours)
+            for position in ours.values():
+                await self._adopt(position)
+            if gone or unresolved:
+                await self._look_up(session, gone, unresolved)
+            account.balance = await session.balance()
 
-    async def _close_doubles(self, open_now: list[Position]) -> None:
+    async def _open_now(self, session: Session) -> list[Position]:
+        """Return the open positions; asked again if an event came in between, which may be the newer."""
+        for _ in range(SNAPSHOT_TRIES):
+            taken = self._events_taken
+            open_now = await session.positions()
+            if taken == self._events_taken:
+                break
+        return open_now
+
+    async def _look_up(
+        self, session: Session, gone: list[OrderRecord], unresolved: list[OrderRecord]
+    ) -> None:
+        """Find in the venue's lists how positions ended, and what became of orders."""
+        now_ms = self.now_ms()
+        since_ms = max(0, min(r.sent_ms or now_ms for r in (*gone, *unresolved)) - LOOK_BACK_MS)
+        closes = _by_position(await session.closes_since(since_ms, now_ms + LOOK_BACK_MS))
+        listed = await session.orders_since(since_ms, now_ms + LOOK_BACK_MS)
+        reasons = {order.order_id: order.close_reason for order in listed}
+        for record in gone:
+            close = closes.get(record.position_id or 0)
+            if close is None:
+                label = record.request.client_order_id
+                self.alarm_soon(f"{label}: its position is gone without a deal", Severity.ERROR)
+            else:
+                await self._record_close(record, close, reasons)
+        found = {order.client_order_id: order for order in listed}
+        for record in unresolved:
+            order = found.get(record.request.client_order_id)
+            if order is None:
+                await self._resolve_absent(record)
+                continue
+            await self._resolve(record, order, session)
+            filled = self._journal.order(record.request.client_order_id)
+            if filled is not None and filled.status is Status.FILLED and order.position_id in closes:
+                await self._record_close(filled, closes[order.position_id], reasons)
+
+    def _close_doubles(self, open_now: list[Position], ours: dict[str, Position]) -> None:
         """Two positions with one label: keep the older, close the younger."""
-        seen: set[str] = set()
-        for position in sorted(open_now, key=lambda p: p.position_id):
+        for position in open_now:
             label = position.client_order_id
-            if label is not None and label in seen and self._session is not None:
-                await self.alarm(
+            if label is not None and position is not ours[label]:
+                self.alarm_soon(
                     f"{label} has two positions, closing {position.position_id}", Severity.CRITICAL
                 )
-                self._session.send_close(label, position.position_id, position.volume_units)
-            elif label is not None:
-                seen.add(label)
+                self._start_closing(label, position.position_id)
 
     async def _adopt(self, position: Position) -> None:
         """Bring the order of an open position of ours in line with it."""
         label = position.client_order_id or ""
         record = self._journal.order(label)
         if record is None:
-            await self.alarm(
+            self.alarm_soon(
                 f"{label}: an open position of ours that the journal does not know", Severity.CRITICAL
             )
             return
-        if record.status is Status.NOT_SENT:
-            await self.alarm(f"{label} was taken for not sent, and is open", Severity.CRITICAL)
         if record.status in (*orders.UNRESOLVED, Status.NOT_SENT):
             self._absent_since_s.pop(label, None)
             await self.record(
@@ -484,11 +584,20 @@ class Desk:
                 reason="FOUND_AT_VENUE",
             )
         elif record.status is Status.CLOSING:
-            self._spawn(self._close_until_gone(record))
-        record = self._journal.order(label) or record
-        if record.status is not Status.FILLED:
+            self._start_closing(label, position.position_id)
+        elif record.status in orders.ENDED:
+            self.alarm_soon(
+                f"{label} has ended, closing its position {position.position_id}", Severity.CRITICAL
+            )
+            self._start_closing(label, position.position_id)
+        await self._adopt_stop(self._journal.order(label) or record, position)
+
+    async def _adopt_stop(self, record: OrderRecord, position: Position) -> None:
+        if record.status not in (Status.FILLED, Status.PROTECTED):
             return
-        if position.stop_loss_price is not None:
+        if position.stop_loss_price is None:
+            self._start_protecting(record)
+        elif record.status is Status.FILLED:
             await self.record(
                 record.request,
                 ExecutionKind.PROTECTED,
@@ -498,31 +607,10 @@ class Desk:
                 stop_loss_price=position.stop_loss_price,
                 take_profit_price=position.take_profit_price,
             )
-        elif label not in self._protected:
-            self._spawn(self._protect(record))
 
-    async def _find_close(self, record: OrderRecord, closes: dict[int, CloseFound]) -> None:
-        close = closes.get(record.position_id or 0)
-        if close is None:
-            await self.alarm(
-                f"{record.request.client_order_id}: its position is gone without a deal", Severity.ERROR
-            )
-            return
-        await self._record_close(record, close)
-
-    async def _record_close(self, record: OrderRecord, close: CloseFound) -> None:
-        request = record.request
-        levels = next(
-            (e for e in reversed(self._journal.events_of(request.client_order_id)) if e.stop_loss_price), None
-        )
-        reason = orders.close_reason(
-            close.price,
-            levels.stop_loss_price if levels else None,
-            levels.take_profit_price if levels else None,
-            stop_out=False,
-        )
+    async def _record_close(self, record: OrderRecord, close: CloseFound, reasons: Mapping[int, str]) -> None:
         await self.record(
-            request,
+            record.request,
             ExecutionKind.CLOSED,
             order_id=close.order_id,
             position_id=close.position_id,
@@ -530,24 +618,20 @@ class Desk:
             volume_units=close.volume_units,
             pnl=close.pnl,
             balance=close.balance,
-            reason="CLOSED_BY_ORDER" if record.status is Status.CLOSING else reason,
+            reason=reasons.get(close.order_id) or "CLOSED_AT_VENUE",
             at_ms=close.time_ms,
         )
 
-    async def _resolve(
-        self, record: OrderRecord, found: OrderFound | None, closes: dict[int, CloseFound]
-    ) -> None:
-        """Say what became of an order whose connection is gone. Never send it again."""
-        request, label = record.request, record.request.client_order_id
-        if found is None:
-            await self._resolve_absent(record)
-            return
-        self._absent_since_s.pop(label, None)
+    async def _resolve(self, record: OrderRecord, found: OrderFound, session: Session) -> None:
+        """Say what became of an order that nobody told us of. Never send it again."""
+        request = record.request
+        self._absent_since_s.pop(request.client_order_id, None)
         if found.is_open:
             if record.status is not Status.ACCEPTED:
                 await self.record(
                     request, ExecutionKind.ACCEPTED, order_id=found.order_id, reason="FOUND_AT_VENUE"
                 )
+                self._spawn(self._await_answer(request, session))
             return
         if not found.is_filled:
             await self.record(
@@ -564,16 +648,14 @@ class Desk:
             at_ms=found.time_ms,
             reason="FOUND_AT_VENUE",
         )
-        filled = self._journal.order(label)
-        if filled is not None and found.position_id in closes:
-            await self._record_close(filled, closes[found.position_id])
-        else:
-            self._reconcile_asked.set()  # filled after the positions were listed: they will show it
+        self._reconcile_asked.set()  # filled after the positions were listed: they will show it
 
     async def _resolve_absent(self, record: OrderRecord) -> None:
         label = record.request.client_order_id
         if record.status in (Status.SENDING, Status.SENT):
             await self.record(record.request, ExecutionKind.UNKNOWN, reason="NO_ANSWER_SEEN")
+        if label not in self._absent_since_s:
+            self._reconcile_asked.set()  # from now on it is looked for more often
         since_s = self._absent_since_s.setdefault(label, monotonic_s())
         if monotonic_s() - since_s >= self._patience.absent_after_s and record.status is Status.UNKNOWN:
             del self._absent_since_s[label]
@@ -589,7 +671,7 @@ class Desk:
         at_ms: int | None = None,
         **details: Any,  # noqa: ANN401
     ) -> None:
-        """Number and journal one event, follow the order's status, publish.
+        """Number and journal one event, follow the order's status, have it published.
 
         An event that does not fit the status is an alarm; the status stays, and the venue is asked.
         """
@@ -599,9 +681,11 @@ class Desk:
             try:
                 status = orders.next_status(record.status if record else None, kind)
             except orders.IllegalTransitionError as error:
-                await self.alarm(f"{label}: {error}", Severity.WARNING)
+                self.alarm_soon(f"{label}: {error}", Severity.WARNING)
                 self._reconcile_asked.set()
                 return
+            if record is not None and record.status is Status.NOT_SENT:
+                self.alarm_soon(f"{label} was taken for not sent, and is {kind}", Severity.CRITICAL)
             number = self._number + 1
             event = ExecutionReported(
                 meta=request.meta.effect(
@@ -616,10 +700,11 @@ class Desk:
             )
             await self._journal.record(event, status, request)
             self._number = number
-            self._outbox.append(event)
+            outputs = [Output(event)]
             if self.account is not None:
                 self._remember_trade(self.account, event, request)
-            await self._publish()
+                outputs.append(self.account_entry(event.meta, "execution", live=True))
+            self._put(_Pending(outputs, number))
         self._follow_protection(label, kind)
 
     def _remember_trade(
@@ -631,47 +716,76 @@ class Desk:
             account.add_result(request.symbol, event.pnl, request.equity)
 
     def _follow_protection(self, label: str, kind: ExecutionKind) -> None:
-        if kind is ExecutionKind.FILLED:
-            record = self._journal.order(label)
-            if record is not None and label not in self._protected:
-                self._protected[label] = asyncio.Event()
-                self._spawn(self._protect(record))
-        elif kind in (ExecutionKind.PROTECTED, ExecutionKind.CLOSED):
-            self._protected.setdefault(label, asyncio.Event()).set()
-            if kind is ExecutionKind.CLOSED:
-                del self._protected[label]
+        record = self._journal.order(label)
+        if kind is ExecutionKind.FILLED and record is not None:
+            self._start_protecting(record)
+        elif kind in (ExecutionKind.PROTECTED, ExecutionKind.CLOSED) and label in self._protecting:
+            self._protecting[label].set()
 
-    async def drain(self) -> None:
-        """Publish all that is journalled; returns when it is. Slices are written behind it."""
-        while self._outbox:
-            async with self._lock:
-                await self._publish()
-            if self._outbox:
-                await asyncio.sleep(PUBLISH_RETRY_S)
+    def write_slices(self, outputs: list[Output], closed_s: float | None) -> None:
+        """Have slices written, behind all that happened before them; what happens does not wait for it."""
+        self._put(_Pending(outputs, closed_s=closed_s))
+
+    def _put(self, pending: _Pending) -> None:
+        self._outbox.append(pending)
+        self._something.set()
 
     async def keep_drained(self) -> None:
-        """Publish what could not be published at once."""
-        while True:
-            await self.drain()
-            await asyncio.sleep(PUBLISH_RETRY_S)
+        """Publish the outbox, oldest first, however long the server is away. Nobody else writes to it.
 
-    async def _publish(self) -> None:
-        """Publish the outbox in order, each execution with the account behind it."""
-        while self._outbox:
-            event = self._outbox[0]
-            outputs = [Output(event)]
-            if self.account is not None and len(self._outbox) == 1:
-                outputs.append(self.account_entry(event.meta, "execution", live=True))
-            try:
-                await self._bus.publish(outputs, counter=(execution_key(), event.number))
-            except CounterError as error:
-                if error.stored < event.number:  # the server is older than the journal: write it again
-                    self._outbox = deque(self._journal.events(after=error.stored))
-                    continue
-            except BusUnavailableError as error:
-                log.warning("outbox.waiting", number=event.number, error=str(error))
+        Raises:
+            Whatever a task in the background has failed with: a bug must not go unheard.
+        """
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._outbox:
+                self._raise_failure()
+                await self._publish(self._outbox[0])
+                _heed_cancellation()
+            self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _publish(self, first: _Pending) -> None:
+        """Write what is first in the outbox; a server that is older than the journal gets all it lost."""
+        try:
+            if first.number is not None:
+                await self._bus.publish(first.outputs, counter=(execution_key(), first.number))
+            else:
+                await self._bus.publish(first.outputs)
+        except CounterError as error:
+            if first.number is not None and error.stored < first.number:
+                self._publish_again(error.stored, first.number - 1)
                 return
-            self._outbox.popleft()
+        except BusUnavailableError as error:
+            log.warning("outbox.waiting", number=first.number, error=str(error))
+            await asyncio.sleep(PUBLISH_RETRY_S)
+            return
+        self._outbox.popleft()
+        self._published = first.number or self._published
+        if first.closed_s is not None:
+            self.slice_times = {first.outputs[0].entry_id: (first.closed_s, monotonic_s())}
+            await self._check_published()
+
+    async def _check_published(self) -> None:
+        """See at every slice that the server still has all executions that it once had."""
+        try:
+            stored = await self._bus.counter(execution_key())
+        except BusUnavailableError:
+            return
+        if stored < self._published:
+            self._publish_again(stored, self._published)
+
+    def _publish_again(self, after: int, last: int) -> None:
+        """Put the executions above a number, up to another, before all else."""
+        lost = [event for event in self._journal.events(after) if event.number <= last]
+        if lost:
+            log.warning("outbox.again", first=lost[0].number, last=last)
+        self._outbox.extendleft(_Pending([Output(event)], event.number) for event in reversed(lost))
+        self._something.set()
 
     def account_entry(self, meta: Meta, cause: Any, *, live: bool) -> Output:  # noqa: ANN401
         """Return the account as it is now, with the id it will have."""
@@ -701,7 +815,7 @@ class Desk:
         return self._time.now_ms(monotonic_s())
 
     async def alarm(self, text: str, severity: Severity) -> None:
-        """Say that something is wrong, in the log and on `events`; trading does not wait for it."""
+        """Say that something is wrong, in the log and on `events`."""
         log.warning("gateway.alarm", text=text, severity=severity)
         now = utc_now()
         meta = Meta.root(f"{self._bus.book}:gateway:alarm:{text}:{now.isoformat()}", now)
@@ -711,10 +825,20 @@ class Desk:
         except BusUnavailableError as error:
             log.warning("event.not_written", text=text, error=str(error))
 
+    def alarm_soon(self, text: str, severity: Severity) -> None:
+        """Say it without waiting for the bus: a stop is more urgent than its alarm."""
+        self._spawn(self.alarm(text, severity))
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._something.set()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """A connection that ends in the middle leaves the rest to the next reconcile."""
@@ -723,6 +847,30 @@ class Desk:
         except UnavailableError as error:
             log.warning("desk.interrupted", error=str(error))
             self._reconcile_asked.set()
+
+
+def _oldest_by_label(positions: Sequence[Position]) -> dict[str, Position]:
+    """Return our positions by their order; of two under one label the older."""
+    youngest_first = sorted(positions, key=lambda p: p.position_id, reverse=True)
+    return {p.client_order_id: p for p in youngest_first if p.client_order_id is not None}
+
+
+def _by_position(closes: Sequence[CloseFound]) -> dict[int, CloseFound]:
+    """Return each position's last close with the volume and the result of all its parts."""
+    whole: dict[int, CloseFound] = {}
+    for close in sorted(closes, key=lambda c: c.time_ms):
+        before = whole.get(close.position_id)
+        volume_units = close.volume_units + (before.volume_units if before else 0)
+        pnl = close.pnl + (before.pnl if before else 0)
+        whole[close.position_id] = replace(close, volume_units=volume_units, pnl=pnl)
+    return whole
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that was swallowed: Python 3.11's `wait_for`, used below us, may do that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

@@ -1,4 +1,4 @@
-"""The feed: the venue's quotes become quotes of the account, closed bars and slices on the streams."""
+"""The feed: the venue's quotes become quotes of the account, closed bars and slices for the streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.gateway.translate import close_ms, live_bar, price_of
 from services.gateway.venue_time import VenueTime
 from shared import streams
 from shared.account import Quote
-from shared.bus import BusUnavailableError, Output
+from shared.bus import Output
 from shared.clock import monotonic_s
 from shared.contracts import Contract
 from shared.errors import UnavailableError
@@ -25,13 +25,12 @@ log = get_logger("gateway.feed")
 
 LIVE_MS = 20_000  # a slice that is given out later than this after its close is not traded
 CHUNK_SLICES = 50  # slices of a history in one write
-PUBLISH_RETRY_S = 0.1
 TIMER_STEP_S = 0.05
 HISTORY_SPARE = 100  # bars asked for beyond the warm-up: symbols miss different ones
 
 
 class Feed:
-    """Turns spots into slices, in the venue's order, and writes each slice once."""
+    """Turns spots into slices, in the venue's order, and has each slice written once."""
 
     def __init__(
         self, bus: Publisher, desk: Desk, time: VenueTime, assembler: SliceAssembler, warmup_slices: int
@@ -41,7 +40,6 @@ class Feed:
         self._time = time
         self._assembler = assembler
         self._warmup = warmup_slices
-        self._lock = asyncio.Lock()  # quotes and the timer both may complete a slice
         self._last_open_ms = 0
         self._late: set[tuple[str, int]] = set()
         self._names: dict[int, str] = {}
@@ -77,7 +75,7 @@ class Feed:
         new = [s for s in slices if s.open_time_ms > self._last_open_ms]
         new = new if self._last_open_ms else new[-self._warmup :]
         for at in range(0, len(new), CHUNK_SLICES):
-            await self._write(new[at : at + CHUNK_SLICES], live=False)
+            self._write(new[at : at + CHUNK_SLICES], live=False)
         self._assembler.start_after(slices[-1], forming)
         log.info("feed.backfilled", slices=len(new), last=str(streams.from_milliseconds(slices[-1].close_ms)))
 
@@ -104,7 +102,7 @@ class Feed:
         symbol = self._names.get(spot.symbolId)
         bar = live_bar(symbol, spot) if symbol else None
         if bar is not None and not self._assembler.update(bar):
-            await self._report_late(bar)
+            self._report_late(bar)
         await self.close_due()
         self.stamp(spot)
 
@@ -115,18 +113,17 @@ class Feed:
             await self.close_due()
 
     async def close_due(self) -> None:
-        """Write the slices that are complete now."""
-        async with self._lock:
-            now_ms = self._time.now_ms(monotonic_s())
-            closed_s = monotonic_s()
-            for complete in self._assembler.take(now_ms):
-                await self._desk.drain()
-                account_id = await self._write([complete], live=now_ms - complete.close_ms <= LIVE_MS)
-                self._desk.slice_times = {account_id: (closed_s, monotonic_s())}
-                await self._desk.remember_peak()
+        """Have the slices written that are complete now."""
+        closed_s = monotonic_s()
+        now_ms = self._time.now_ms(closed_s)
+        complete = self._assembler.take(now_ms)
+        for one in complete:
+            self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
+        if complete:
+            await self._desk.remember_peak()
 
-    async def _write(self, slices: Sequence[Slice], *, live: bool) -> str:
-        """Write the account and the bars behind it, all or none, until the server has them; return its id."""
+    def _write(self, slices: Sequence[Slice], *, live: bool, closed_s: float | None = None) -> None:
+        """Have the account as it is now and the bars behind it written, all or none."""
         first = slices[0]
         meta = _slice_meta(self._bus.book, first)
         account = self._desk.account_entry(meta, "slice" if live else "start", live=live)
@@ -138,23 +135,16 @@ class Feed:
                     meta, bar, index, len(one.bars), self._contracts, account.entry_id, live=live
                 )
                 outputs.append(Output(message, streams.market_id(message.close_time, index)))
-        while True:
-            try:
-                await self._bus.publish(outputs)
-                break
-            except BusUnavailableError as error:  # an identical entry counts as written
-                log.warning("feed.waiting", error=str(error))
-                await asyncio.sleep(PUBLISH_RETRY_S)
+        self._desk.write_slices(outputs, closed_s)
         self._last_open_ms = slices[-1].open_time_ms
-        return account.entry_id
 
-    async def _report_late(self, bar: Bar[int]) -> None:
+    def _report_late(self, bar: Bar[int]) -> None:
         """A bar that comes after its slice is an alarm, not an entry."""
         place = (bar.symbol, bar.open_time_ms)
         if bar.open_time_ms == self._last_open_ms and place not in self._late:
             self._late = {place}
             at = streams.from_milliseconds(bar.open_time_ms)
-            await self._desk.alarm(
+            self._desk.alarm_soon(
                 f"{bar.symbol}: a quote of the bar of {at:%H:%M} came after its slice", Severity.WARNING
             )
 

@@ -158,28 +158,34 @@ class Session:
         """Return what an execution event says, or None when it is about no order."""
         return translate.event_of(message, self.by_id, self._book)
 
-    async def orders_since(self, from_ms: int) -> list[translate.OrderFound]:
-        """Return the account's orders that were last changed since a venue time."""
-        answer = await self.link.request(
-            oa.ProtoOAOrderListReq(
-                ctidTraderAccountId=self._account_id,
-                fromTimestamp=from_ms,
-                toTimestamp=from_ms + _LIST_WINDOW_MS,
-            )
-        )
-        return [translate.order_found(order, self.by_id) for order in answer.order]
+    async def orders_since(self, from_ms: int, to_ms: int) -> list[translate.OrderFound]:
+        """Return the account's orders that were last changed between two venue times."""
+        found = await self._listed(oa.ProtoOAOrderListReq, "order", "utcLastUpdateTimestamp", from_ms, to_ms)
+        return [translate.order_found(order, self.by_id) for order in found]
 
-    async def closes_since(self, from_ms: int) -> list[translate.CloseFound]:
-        """Return the deals that closed positions since a venue time."""
-        answer = await self.link.request(
-            oa.ProtoOADealListReq(
-                ctidTraderAccountId=self._account_id,
-                fromTimestamp=from_ms,
-                toTimestamp=from_ms + _LIST_WINDOW_MS,
-            )
-        )
-        found = (translate.close_found(deal, self.by_id) for deal in answer.deal)
+    async def closes_since(self, from_ms: int, to_ms: int) -> list[translate.CloseFound]:
+        """Return the deals that closed positions between two venue times."""
+        deals = await self._listed(oa.ProtoOADealListReq, "deal", "executionTimestamp", from_ms, to_ms)
+        found = (translate.close_found(deal, self.by_id) for deal in deals)
         return [close for close in found if close is not None]
+
+    async def _listed(self, kind: Any, field: str, stamp: str, from_ms: int, to_ms: int) -> list[Any]:  # noqa: ANN401
+        """Return all rows of one of the venue's lists: window by window, and page by page, newest first."""
+        rows: dict[int, Any] = {}  # the row at a page's border comes twice
+        while from_ms <= to_ms:
+            window_end = page_end = min(to_ms, from_ms + _LIST_WINDOW_MS)
+            while True:
+                answer = await self.link.request(
+                    kind(ctidTraderAccountId=self._account_id, fromTimestamp=from_ms, toTimestamp=page_end)
+                )
+                page = getattr(answer, field)
+                rows |= {getattr(row, f"{field}Id"): row for row in page}
+                oldest_ms = min((getattr(row, stamp) for row in page), default=page_end)
+                if not answer.hasMore or oldest_ms >= page_end:
+                    break
+                page_end = oldest_ms
+            from_ms = window_end + 1
+        return list(rows.values())
 
     # --- doing: nothing is awaited, the answers come through the inbox ----------------------------
 

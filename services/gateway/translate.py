@@ -247,6 +247,7 @@ class OrderFound:
     price: Decimal | None
     volume_units: Decimal
     time_ms: int
+    close_reason: str  # of an order that closed a position; "" else
 
 
 def order_found(order: Any, contracts: Mapping[int, Contract]) -> OrderFound:  # noqa: ANN401
@@ -254,15 +255,18 @@ def order_found(order: Any, contracts: Mapping[int, Contract]) -> OrderFound:  #
     contract = contracts.get(order.tradeData.symbolId)
     digits = contract.digits if contract else 5
     is_open = not order.HasField("orderStatus") or order.orderStatus == _ORDER_ACCEPTED  # unknown: not ended
+    price = rounded(order.executionPrice, digits) if order.executionPrice else None
+    closing = order.closingOrder or _is(order, "orderType", _PROTECTIVE)
     return OrderFound(
         client_order_id=order.clientOrderId,
         order_id=order.orderId,
         position_id=order.positionId or None,
         is_filled=_is(order, "orderStatus", _ORDER_FILLED) or (bool(order.executedVolume) and not is_open),
         is_open=is_open,
-        price=rounded(order.executionPrice, digits) if order.executionPrice else None,
+        price=price,
         volume_units=units_of(order.executedVolume or order.tradeData.volume),
         time_ms=order.utcLastUpdateTimestamp,
+        close_reason=_why_closed(order, price, digits) if closing and price is not None else "",
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import services.gateway.protocol  # noqa: F401 - the reactor of a process is installed once: on our loop
+from services.gateway import link
 from tests.conftest import RedisServer, redis_program
 
 
@@ -29,3 +30,9 @@ def own_valkey(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def history_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The venue of most tests allows it; how slowly we ask is another test's."""
+    monkeypatch.setattr(link, "HISTORY_PER_S", 1000.0)

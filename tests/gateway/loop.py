@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from services.gateway.protocol import LOOP
@@ -35,3 +35,10 @@ async def until(holds: Callable[[], Any], *, within_s: float = 5.0) -> None:
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"it never held: {holds.__code__.co_names}") from None
+
+
+async def until_so(holds: Callable[[], Awaitable[Any]], *, within_s: float = 5.0) -> None:
+    """Wait until something that has to be asked for holds."""
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

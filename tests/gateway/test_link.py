@@ -363,7 +363,7 @@ async def test_rate_limit_of_the_venue_is_kept(tmp_path: Path) -> None:
             *(session.balance() for _ in range(30)), *(session.positions() for _ in range(30))
         )
         assert monotonic_s() - began_s > 1.0
-        await asyncio.gather(*(session.closes_since(now_ms) for _ in range(7)))
+        await asyncio.gather(*(session.closes_since(now_ms, now_ms) for _ in range(7)))
 
 
 # -- the session
