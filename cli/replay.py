@@ -53,7 +53,7 @@ class Result:
             "book": self.book,
             "bundle": self.bundle,
             "slices": outcome.slices,
-            "warm_up_slices": outcome.warm_up_slices,
+            "slices_not_live": outcome.slices_not_live,
             "signals": len(replayed.signals),
             "decisions": len(replayed.decisions),
             "signal_sha256": replayed.signal_sha256,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Final
 
 import orjson
 
@@ -19,10 +21,12 @@ from shared.bus import Delivery
 from shared.errors import InvariantError
 from shared.messages import Meta
 from shared.streams import id_parts
+from sim.schedule import Step
 
 LAYERS = ("features", "signals", "decisions")
 NOT_COMPARED = frozenset({*Meta.model_fields, "inputs"})
 ABSENT = "nothing"
+NOBODY: Final[Mapping[str, Step]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ class Columns:
 
 
 def differences(
-    recorded: Mapping[str, Sequence[Delivery]], replayed: Mapping[str, Sequence[Delivery]], columns: Columns
+    recorded: Mapping[str, Sequence[Delivery]],
+    replayed: Mapping[str, Sequence[Delivery]],
+    columns: Columns,
+    causes: Mapping[str, Step] = NOBODY,
 ) -> list[Difference]:
     """Return what differs between two runs, by layer, in the order of slices, then of layers."""
     found: list[Difference] = []
@@ -96,19 +103,28 @@ def differences(
             old, new = before.get(name), after.get(name)
             values = list(_values(old, new, columns))
             if values:
-                found.append(Difference(slice_of(_either(old, new)), layer, name, values[0], len(values)))
+                close_ms = slice_of(_either(old, new), causes)
+                found.append(Difference(close_ms, layer, name, values[0], len(values)))
         if layer == "decisions" and not found and list(before) != list(after):
             found.append(_other_order(recorded[layer], replayed[layer]))
     return sorted(found, key=lambda each: (each.close_ms, LAYERS.index(each.layer)))
 
 
-def slice_of(entry: Delivery) -> int:
-    """Return the close, in ms, of the slice that an entry belongs to, or that was the last one before it."""
+def slice_of(entry: Delivery, causes: Mapping[str, Step] = NOBODY) -> int:
+    """Return the close, in ms, of the slice that an entry belongs to, or that was the last one before it.
+
+    Args:
+        entry: of any stream that the market's time can be told of.
+        causes: which step of the executor a message is, by its id; needed for the closing of positions.
+    """
     if entry.stream.market_ids:
         return id_parts(entry.entry_id)[0]
     if "account_id" in entry.fields:  # decided on a slice
         return streams.milliseconds(datetime.fromisoformat(entry.fields["event_time"]))
-    return id_parts(orjson.loads(entry.fields["inputs"]).get("signals", "0-0"))[0]
+    cause = causes.get(entry.fields.get("causation_id", ""))
+    if cause is not None and cause.stream is streams.SIGNALS:
+        return cause.entry[0]
+    return id_parts(orjson.loads(entry.fields["inputs"]).get(streams.SIGNALS.name, "0-0"))[0]
 
 
 def _entry_key(entry: Delivery) -> str:

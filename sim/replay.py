@@ -86,9 +86,9 @@ class Range:
     first_ms: int = 0
     last_ms: int = 2**63
 
-    def of(self, entries: Entries) -> list[Delivery]:
+    def of(self, entries: Entries, causes: Mapping[str, Step]) -> list[Delivery]:
         """Return the entries that belong to these slices."""
-        return [entry for entry in entries if self.first_ms <= slice_of(entry) <= self.last_ms]
+        return [entry for entry in entries if self.first_ms <= slice_of(entry, causes) <= self.last_ms]
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,13 @@ class Replayed:
     decisions: list[Delivery] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
 
-    def within(self, asked: Range) -> Replayed:
+    def within(self, asked: Range, causes: Mapping[str, Step]) -> Replayed:
         """Return what belongs to a range of slices."""
         return Replayed(
-            asked.of(self.features), asked.of(self.signals), asked.of(self.decisions), list(self.dead)
+            asked.of(self.features, causes),
+            asked.of(self.signals, causes),
+            asked.of(self.decisions, causes),
+            self.dead,
         )
 
     @property
@@ -140,7 +143,7 @@ class Outcome:
     differences: list[Difference]
     other: Replayed | None = None  # signals and decisions of another bundle
     slices: int = 0  # live ones
-    warm_up_slices: int = 0  # with signals, but of the time before the book went live
+    slices_not_live: int = 0  # caught up on, at a start or after a lost connection
 
 
 async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other: bool = False) -> Outcome:
@@ -164,7 +167,8 @@ async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other
     said, others = (recorded.signals, made) if is_other else (made, [])
     decided = await _decisions(recording, engine.policy, book, said, others)
     replayed = Replayed(played.features, list(said), decided.decisions, [*played.dead, *decided.dead])
-    was, now = recorded.within(asked), replayed.within(asked)
+    causes = recording.causes()
+    was, now = recorded.within(asked, causes), replayed.within(asked, causes)
     symbols = recording.symbols
     columns = Columns(alpha_schema(symbols), guard_schema(symbols))
     slices = {slice_of(entry): entry.fields["live"] == "true" for entry in was.signals}
@@ -172,14 +176,14 @@ async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other
         raise InputError(
             f"book {recording.book}: no signals were recorded of the slices asked for; see `streams ls`"
         )
-    found = [*differences(was.layers, now.layers, columns), *_dead_differences(recording, now.dead)]
+    found = [*differences(was.layers, now.layers, columns, causes), *_dead_differences(recording, now.dead)]
     return Outcome(
         recorded=was,
         replayed=now,
         differences=found,
-        other=Replayed([], others, decided.others).within(asked) if is_other else None,
+        other=Replayed([], others, decided.others).within(asked, causes) if is_other else None,
         slices=sum(slices.values()),
-        warm_up_slices=len(slices) - sum(slices.values()),
+        slices_not_live=len(slices) - sum(slices.values()),
     )
 
 
@@ -271,8 +275,8 @@ async def _decisions(
     recording: Recording, policy: Policy, book: MemoryBook, signals: Entries, others: Entries
 ) -> _Decided:
     """Let the executor decide the signals; beside it another one the others, always from its state."""
-    main = _executor(recording, policy, book)
-    beside = _executor(recording, policy, MemoryBook(book.contracts))
+    main = executor_of(recording, policy, book)
+    beside = executor_of(recording, policy, MemoryBook(book.contracts))
     beside.bus.book.put(book.entries(streams.ACCOUNT))
     last_ms = recording.mark_ms("executor", streams.SIGNALS)
     slices, other_slices = _by_slice(signals, last_ms), _by_slice(others, last_ms)
@@ -296,7 +300,8 @@ async def _decisions(
     return decided
 
 
-def _executor(recording: Recording, policy: Policy, book: MemoryBook) -> Station:
+def executor_of(recording: Recording, policy: Policy, book: MemoryBook) -> Station:
+    """Return the executor of a recording, as it was at the book's beginning."""
     bus = MemoryBus(book)
     handlers = ExecutorHandlers(bus, policy)
     routes = (
