@@ -238,15 +238,15 @@ class Demo:
         with suppress(BusUnavailableError):
             await self.mesh.follow(self.bus, POLL_MS)
         findings = audit(await self.venue.ledger(), self.mesh, BOOK)
-        live = [s for s in self.mesh.signals.values() if s.live]
+        traded = self.mesh.after_warm_up()
         signals = [(i, streams.encode(s)) for i, s in self.mesh.signals.items()]
         decisions = [streams.encode(d) for d in await self._decisions()]
         return {
             "slices": self.progress.slices,
-            "signals": len(live),
+            "signals": len(traded),
             "requests": len(self.mesh.requests),
             "refused": len([r for r in self.mesh.refusals.values() if r.reason != "STALE_SLICE"]),
-            "blocked": sum(s.verdict is Verdict.BLOCK for s in live),
+            "blocked": sum(s.verdict is Verdict.BLOCK for s in traded),
             "fills": findings.fills,
             "fills_by_symbol": findings.fills_by_symbol,
             "fills_by_side": findings.fills_by_side,

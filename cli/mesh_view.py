@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 from shared import streams
 from shared.bus import RedisBus
@@ -42,6 +43,11 @@ class MeshView:
     def is_fresh(self) -> bool:
         """Whether nothing live has been seen yet."""
         return not any(signal.live for signal in self.signals.values())
+
+    def after_warm_up(self) -> list[SignalEmitted]:
+        """Return all signals from the first live one on: a week's last slice may come too late to trade."""
+        signals = sorted(self.signals.items(), key=lambda item: streams.id_parts(item[0]))
+        return [signal for _, signal in dropwhile(lambda item: not item[1].live, signals)]
 
     async def follow(self, bus: RedisBus, block_ms: int) -> None:
         """Take what is new, waiting at most `block_ms` for it."""
