@@ -8,7 +8,7 @@ still add to it, or at its deadline: then a symbol without a bar gets a syntheti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.gateway.slices import Bar, fill_slice
 
@@ -58,6 +58,18 @@ class SliceAssembler:
             self._close(forming)
         self._forming[bar.symbol] = bar
         return True
+
+    def count_ask(self, symbol: str, at_ms: int) -> None:
+        """Count a quote that moved the ask alone: the venue shows it in the volume with the next bid."""
+        forming = self._forming.get(symbol)
+        if forming is not None and forming.open_time_ms <= at_ms < forming.open_time_ms + BAR_MS:
+            self._forming[symbol] = replace(forming, volume=forming.volume + 1)
+
+    def unfinished_ms(self, now_ms: int) -> int | None:
+        """Return the close of the oldest slice that is over and not given out yet, or None."""
+        opens = [*self._closed, *(bar.open_time_ms for bar in self._forming.values())]
+        close_ms = min(opens, default=now_ms) + BAR_MS
+        return close_ms if close_ms <= now_ms else None
 
     def take(self, now_ms: int) -> list[Slice]:
         """Return the slices that are complete at venue time `now_ms`."""

@@ -42,11 +42,13 @@ class Feed:
         self._warmup = warmup_slices
         self._last_open_ms = 0
         self._late: set[tuple[str, int]] = set()
+        self._held: list[Any] = []  # quotes of after the close of a slice that is not given out yet
         self._names: dict[int, str] = {}
         self._contracts: dict[str, Contract] = {}
 
     def learn(self, session: Session) -> None:
         """Learn the symbols' numbers and terms of a fresh session."""
+        self._held.clear()
         self._names = {symbol_id: c.symbol for symbol_id, c in session.by_id.items()}
         self._contracts = session.contracts
 
@@ -96,15 +98,22 @@ class Feed:
             account.quotes[symbol] = Quote(bid, ask, spot.timestamp or self._time.now_ms(monotonic_s()))
 
     async def on_spot(self, spot: Any) -> None:  # noqa: ANN401
-        """Take one spot event: what it closes is written before its own quote counts."""
+        """Take one spot event. A slice is valued at its closing quotes: a later one counts after it."""
         if spot.timestamp:
             self._time.stamp(spot.timestamp, monotonic_s())
         symbol = self._names.get(spot.symbolId)
         bar = live_bar(symbol, spot) if symbol else None
-        if bar is not None and not self._assembler.update(bar):
+        if bar is None and symbol:
+            self._assembler.count_ask(symbol, spot.timestamp)
+        elif bar is not None and not self._assembler.update(bar):
             self._report_late(bar)
-        await self.close_due()
-        self.stamp(spot)
+        close_ms = self._assembler.unfinished_ms(self._time.now_ms(monotonic_s()))
+        if close_ms is not None and spot.timestamp >= close_ms:
+            self._held.append(spot)
+            await self.close_due()
+        else:
+            await self.close_due()
+            self.stamp(spot)
 
     async def keep_time(self) -> None:
         """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
@@ -119,6 +128,10 @@ class Feed:
         complete = self._assembler.take(now_ms)
         for one in complete:
             self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
+        if self._held and self._assembler.unfinished_ms(now_ms) is None:
+            held, self._held = self._held, []
+            for spot in held:
+                self.stamp(spot)
         if complete:
             await self._desk.remember_peak()
 

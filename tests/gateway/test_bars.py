@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.bars import Slice, SliceAssembler
@@ -98,6 +98,40 @@ def test_silence_on_the_bid_side_makes_no_bar() -> None:
     assert assembler.take(at(2, CLOSE_MS - 1)) == []
     (complete,) = assembler.take(at(2, CLOSE_MS))
     assert [bar.synthetic for bar in complete.bars] == [False, False]
+
+
+def test_quote_of_the_ask_alone_counts_in_the_volume() -> None:
+    """The venue shows it only with the next bid; after the bar's last bid there is none."""
+    assembler = an_assembler(EURO)
+    assembler.count_ask(EURO, at(1))  # before the bar has begun
+    assembler.update(a_bar(EURO, 1, volume=5))
+    for after_ms in (1, STEP_MS - 1, STEP_MS):  # the last is of the next bar
+        assembler.count_ask(EURO, at(1, after_ms))
+    (complete,) = assembler.take(at(2, CLOSE_MS))
+    assert complete.bars[0].volume == 7
+
+
+def test_count_of_the_venue_replaces_ours() -> None:
+    """The next bid brings the whole count, asks included: nothing is counted twice."""
+    assembler = an_assembler(EURO)
+    assembler.update(a_bar(EURO, 1, volume=5))
+    assembler.count_ask(EURO, at(1, 1))
+    assembler.update(a_bar(EURO, 1, volume=7))
+    (complete,) = assembler.take(at(2, CLOSE_MS))
+    assert complete.bars[0].volume == 7
+
+
+def test_slice_that_is_over_and_not_given_out_is_told() -> None:
+    """Quotes of after its close must not count in its account."""
+    assembler = an_assembler()
+    assert assembler.unfinished_ms(at(9)) is None
+    assembler.update(a_bar(EURO, 1))
+    assert assembler.unfinished_ms(at(2, -1)) is None
+    assert assembler.unfinished_ms(at(2)) == at(2)
+    assembler.update(a_bar(EURO, 2))
+    assert assembler.unfinished_ms(at(2, 10)) == at(2)
+    assembler.take(at(2, DEADLINE_MS))
+    assert assembler.unfinished_ms(at(2, DEADLINE_MS)) is None
 
 
 def test_late_bar_is_refused() -> None:
@@ -202,6 +236,7 @@ def assembled(updates: list[Update]) -> list[Slice]:
     return given + assembler.take(at(8))
 
 
+@settings(max_examples=50)
 @given(by_symbol=quotes(), data=st.data())
 def test_any_interleaving_of_the_symbols_gives_the_same_slices(
     by_symbol: list[list[Update]], data: st.DataObject
@@ -222,6 +257,7 @@ def test_any_interleaving_of_the_symbols_gives_the_same_slices(
     assert assembled(shuffled) == assembled(in_order)
 
 
+@settings(max_examples=50)
 @given(by_symbol=quotes())
 def test_every_slice_is_given_out_once_in_order_and_holds_each_bars_last_state(
     by_symbol: list[list[Update]],
