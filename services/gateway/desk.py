@@ -824,6 +824,7 @@ class Desk:
             await self._bus.append(event)
         except BusUnavailableError as error:
             log.warning("event.not_written", text=text, error=str(error))
+        _heed_cancellation()
 
     def alarm_soon(self, text: str, severity: Severity) -> None:
         """Say it without waiting for the bus: a stop is more urgent than its alarm."""

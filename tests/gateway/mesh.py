@@ -54,6 +54,7 @@ class Place:
     folder: Path
     patience: Patience = QUICK
     retry: Retry = field(default_factory=lambda: Retry(0.05, 6))
+    warmup: int = 5
     book: str = field(default_factory=lambda: f"gw{next(_BOOKS)}")
 
     # --- the venue
@@ -135,16 +136,19 @@ class Gateway:
         self.time = VenueTime(0)
         self.desk = Desk(journal, bus, self.time, place.patience, place.folder / "HALT")
         assembler = SliceAssembler(SYMBOLS, bar_close_ms=150, deadline_ms=300)
-        self.feed = Feed(bus, self.desk, self.time, assembler, 5)
-        ready = place.venue.ready
-        where = (
-            Address(ready["host"], ready["port"], Path(ready["ca_file"])),
-            Credentials(
-                ready["client_id"], ready["client_secret"], ready["access_token"], ready["account_id"]
-            ),
-        )
-        self.connection = Connection(lambda: where, bus, self.desk, self.feed, SYMBOLS, place.retry)
+        self.feed = Feed(bus, self.desk, self.time, assembler, place.warmup)
+        self.dialled = 0
+        self.connection = Connection(self._where, bus, self.desk, self.feed, SYMBOLS, place.retry)
         self.handlers = GatewayHandlers(self.desk)
+
+    def _where(self) -> tuple[Address, Credentials]:
+        self.dialled += 1
+        told = self.place.venue.ready
+        names = ("client_id", "client_secret", "access_token", "account_id")
+        return (
+            Address(told["host"], told["port"], Path(told["ca_file"])),
+            Credentials(*(told[name] for name in names)),
+        )
 
     @property
     def session(self) -> Session:

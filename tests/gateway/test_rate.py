@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.link import HISTORY_BURST, HISTORY_PER_S, REQUEST_BURST, REQUESTS_PER_S
@@ -26,8 +26,9 @@ def test_silence_does_not_save_up_more_than_the_burst() -> None:
     assert departures(bucket, [0.0, 0.0, 1000.0, 1000.0, 1000.0]) == [0.0, 0.0, 1000.0, 1000.0, 1000.5]
 
 
+@settings(max_examples=30)
 @given(
-    gaps=st.lists(st.floats(0, 0.6), min_size=10, max_size=300),
+    gaps=st.lists(st.floats(0, 0.6), min_size=10, max_size=150),
     limit=st.sampled_from([(REQUESTS_PER_S, REQUEST_BURST, 50), (HISTORY_PER_S, HISTORY_BURST, 5)]),
 )
 def test_no_second_holds_more_requests_than_the_venue_allows(
