@@ -9,9 +9,23 @@ import asyncio
 from typing import Any
 
 from twisted.internet import asyncioreactor
+from twisted.internet.error import ReactorAlreadyInstalledError
 
-LOOP = asyncio.new_event_loop()
-asyncioreactor.install(LOOP)
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that Twisted runs on: ours, or that of a reactor that the process has already."""
+    loop = asyncio.new_event_loop()
+    try:
+        asyncioreactor.install(loop)
+    except ReactorAlreadyInstalledError:  # a simulation or a test has the venue in the same process
+        loop.close()
+        from twisted.internet import reactor
+
+        loop = reactor._asyncioEventloop  # any other reactor has none, and cannot be used
+    return loop
+
+
+LOOP = _loop()
 
 from ctrader_open_api import EndPoints  # noqa: E402 - the reactor has to be there before
 from ctrader_open_api.messages import OpenApiCommonMessages_pb2 as common  # noqa: E402
