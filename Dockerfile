@@ -58,7 +58,7 @@ FROM python AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /app --shell /usr/sbin/nologin tradeguard \
  && mkdir -p /app/var/gateway /app/var/venue /app/var/logs /app/bundles \
  && chown -R tradeguard:tradeguard /app/var
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 10001:10001
 
@@ -72,6 +72,8 @@ COPY --from=code /app/services/gateway services/gateway
 CMD ["python", "-m", "services.gateway.main"]
 
 FROM runtime AS features
+# one row at a time: more threads only wait for each other
+ENV OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 COPY --from=packages-features /opt/venv /opt/venv
 COPY --from=code /app/shared shared
 COPY --from=code /app/cli/health.py cli/health.py
@@ -79,9 +81,11 @@ COPY --from=code /app/services/features services/features
 CMD ["python", "-m", "services.features.main"]
 
 FROM runtime AS inference
+# one row at a time: more threads only wait for each other
+ENV OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # LightGBM's library asks for it, and the slim image does not have it
 USER root
-RUN apt-get update -q && apt-get install -q -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -q && apt-get install -q -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 USER 10001:10001
 COPY --from=packages-inference /opt/venv /opt/venv
 COPY --from=code /app/shared shared
@@ -132,10 +136,9 @@ RUN python deploy/packages.py training > training.lock \
 
 FROM runtime AS training
 USER root
-RUN apt-get update -q && apt-get install -q -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update -q && apt-get install -q -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 USER 10001:10001
 COPY --from=packages-training /opt/venv /opt/venv
 COPY --from=code /app .
-ENV OMP_NUM_THREADS= OPENBLAS_NUM_THREADS=
 ENTRYPOINT ["python", "-m", "cli.main"]
 CMD ["train", "--out", "bundles/default"]
