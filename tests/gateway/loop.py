@@ -27,7 +27,7 @@ async def _bounded(test: Coroutine[Any, Any, None]) -> None:
         await test
 
 
-async def until(holds: Callable[[], Any], *, within_s: float = 5.0) -> None:
+async def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> None:
     """Wait until something holds; it happens at the other end of a socket."""
     try:
         async with asyncio.timeout(within_s):
@@ -37,7 +37,7 @@ async def until(holds: Callable[[], Any], *, within_s: float = 5.0) -> None:
         raise AssertionError(f"it never held: {holds.__code__.co_names}") from None
 
 
-async def until_so(holds: Callable[[], Awaitable[Any]], *, within_s: float = 5.0) -> None:
+async def until_so(holds: Callable[[], Awaitable[Any]], *, within_s: float = 10.0) -> None:
     """Wait until something that has to be asked for holds."""
     async with asyncio.timeout(within_s):
         while not await holds():  # noqa: ASYNC110

@@ -182,7 +182,7 @@ class Gateway:
     def kinds(self, request: OrderRequested) -> list[ExecutionKind]:
         return [event.kind for event in self.journal.events_of(request.client_order_id)]
 
-    async def reached(self, request: OrderRequested, *statuses: Status, within_s: float = 5.0) -> None:
+    async def reached(self, request: OrderRequested, *statuses: Status, within_s: float = 10.0) -> None:
         """Wait for an order's status."""
         try:
             await until(lambda: self.status(request) in statuses, within_s=within_s)

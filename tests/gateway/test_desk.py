@@ -125,6 +125,7 @@ async def test_order_whose_connection_is_cut_is_found_at_the_venue(
     """The bytes arrived, the answer did not: adopted with its stop, never sent again."""
     async with a_place(tmp_path, valkey.url) as place:
         place.retry = Retry(0.3, 6)
+        place.patience = replace(place.patience, order_answer_s=1.0)
         async with a_gateway(place) as gateway:
             request = a_request(book=place.book)
             place.withhold("order_response")

@@ -41,7 +41,7 @@ def after(*events: ExecutionKind, status: Status | None = S.SENDING) -> Status |
         ((E.SENT, E.UNKNOWN, E.ACCEPTED, E.FILLED), S.FILLED),
         ((E.SENT, E.UNKNOWN, E.NOT_SENT, E.FILLED), S.FILLED),  # it was there after all
         ((E.SENT, E.FILLED, E.REPAIRING, E.PROTECTED), S.PROTECTED),
-        ((E.SENT, E.FILLED, E.PROTECTED, E.REPAIRING), S.PROTECTED),  # somebody took the stop away
+        ((E.SENT, E.FILLED, E.PROTECTED, E.REPAIRING), S.FILLED),  # somebody took the stop away
         ((E.SENT, E.FILLED, E.REPAIRING, E.CLOSING, E.CLOSED), S.CLOSED),
         ((E.SENT, E.FILLED, E.CLOSING, E.PROTECTED), S.CLOSING),  # a late stop does not call the closing off
     ],
