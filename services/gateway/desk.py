@@ -419,6 +419,10 @@ class Desk:
         try:
             if await _within(self._time.real_s(self._patience.protection_s), done):
                 return
+            position = self._position_of(order)
+            if position is None or position.stop_loss_price is not None:
+                self._reconcile_asked.set()  # it stands or is gone: what says so is on its way
+                return
             await self.record(request, ExecutionKind.REPAIRING, reason="NO_STOP_IN_TIME")
             self.alarm_soon(f"{order}: no stop at the venue in time, setting it", Severity.ERROR)
             if await self._repair(request, done):

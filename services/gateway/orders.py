@@ -65,7 +65,7 @@ _NEXT: dict[tuple[Status | None, ExecutionKind], Status] = {
         for before in HOLDS_POSITION
         for event, after in (
             (E.PROTECTED, S.CLOSING if before is S.CLOSING else S.PROTECTED),
-            (E.REPAIRING, before),
+            (E.REPAIRING, S.CLOSING if before is S.CLOSING else S.FILLED),  # bare until it is protected
             (E.CLOSING, S.CLOSING),
             (E.CLOSED, S.CLOSED),
         )
