@@ -9,6 +9,7 @@ stopped, lost its lease, woke up) cannot be jumped over.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -72,7 +73,11 @@ class Output:
 
 
 class _Translated:
-    """Turns the client library's errors into ours."""
+    """Turns the client library's errors into ours, and gives back a cancellation that it swallowed.
+
+    It waits with `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes together with
+    the answer: the task would run on, and a stop would wait for it for ever.
+    """
 
     def __enter__(self) -> None:
         return None
@@ -80,6 +85,9 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        task = asyncio.current_task()
+        if error is None and task is not None and task.cancelling():
+            raise asyncio.CancelledError
         if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
             raise BusUnavailableError(f"redis: {error}") from error
         if isinstance(error, ResponseError) and str(error).startswith(("LOADING", "BUSY ", "MASTERDOWN")):
