@@ -57,6 +57,15 @@ def test_a_slice_waits_for_the_executions_of_its_account() -> None:
     assert found == ["executions 10", "signals 7", "executions 20", "signals 8"]
 
 
+def test_a_slice_waits_with_an_execution_that_waits() -> None:
+    """An execution that was read late, behind a command, holds back the slice that includes it."""
+    closing = a_decision("executions 10-0", commands="50-0")
+    found = order_of(
+        commands=("50-0",), executions=("10-0",), slices=(7,), account={7: 1}, decisions=(closing,)
+    )
+    assert found == ["commands 50", "executions 10", "signals 7"]
+
+
 def test_a_decision_tells_what_was_read_before_it_and_what_was_not() -> None:
     """Even where the server's times say otherwise."""
     decided = a_decision("signals 7-1", commands="20-0", executions="30-0")

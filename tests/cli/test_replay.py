@@ -1,0 +1,299 @@
+"""`tradeguard replay` on books that real services recorded: on real servers, and in a real mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+
+from cli.main import BAD_INPUT, FAILED, OK, main
+from services.executor import main as executor
+from services.executor.settings import ExecutorSettings
+from services.features import main as features
+from services.features.settings import FeaturesSettings
+from services.inference import main as inference
+from services.inference.settings import InferenceSettings
+from shared import streams
+from shared.bus import RedisBus
+from shared.runtime import Runtime
+from shared.settings import ServiceSettings
+from shared.streams import key
+from tests.conftest import RedisServer, redis_program
+from tests.features.conftest import a_market
+from tests.inference.small import small_files, write
+from tests.mesh.conftest import BUNDLE, StartDemo, start_demo
+from tests.sim.builders import Recorder
+from venue.book import CONTRACTS
+
+__all__ = ["start_demo"]  # a fixture
+
+SLICES = 330
+READ_S = 60.0
+
+
+@dataclass
+class Printed:
+    """What the program printed, and how it left."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Program = Callable[..., Printed]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """The program, away from any `.env`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Printed:
+        capsys.readouterr()
+        status = main(["replay", *arguments])
+        said = capsys.readouterr()
+        return Printed(status, said.out, said.err)
+
+    return run
+
+
+# --- real services on a real server -------------------------------------------------------------
+
+
+@asynccontextmanager
+async def running(url: str, book: str, bundle: Path) -> AsyncIterator[None]:
+    """Run the three services as they are built, in this process."""
+    common: dict[str, Any] = {"_env_file": None, "book": book, "redis_url": url}
+    builds: list[tuple[str, Any, ServiceSettings]] = [
+        ("features", features.build, FeaturesSettings(**common)),
+        ("inference", inference.build, InferenceSettings(**common, bundle_dir=bundle)),
+        ("executor", executor.build, ExecutorSettings(**common)),
+    ]
+    runtimes = []
+    async with asyncio.TaskGroup() as group:
+        for name, build, settings in builds:
+            runtime = group.create_task(_run(name, build, settings, runtimes))
+            runtime.set_name(name)
+        try:
+            yield
+        finally:
+            for each in runtimes:
+                each.stop()
+
+
+async def _run(name: str, build: Any, settings: ServiceSettings, runtimes: list[Runtime]) -> None:
+    async with (
+        RedisBus.connect(settings.redis_url, settings.book, name) as bus,
+        build(settings, bus) as service,
+    ):
+        runtimes.append(Runtime(name, service, bus, settings))
+        await runtimes[-1].run()
+
+
+async def record(url: str, book: str, bundle: Path, written: Recorder) -> None:
+    """Let the services handle what a gateway and an operator write, at their own pace."""
+    client: Any = redis.Redis.from_url(url, decode_responses=True)
+    client.hset(key(book, "symbols"), mapping={name: c.model_dump_json() for name, c in CONTRACTS.items()})
+    async with running(url, book, bundle):
+        for entries in written.written_in_order:
+            for entry in entries:
+                entry_id = entry.entry_id if entry.stream.market_ids else "*"
+                client.xadd(key(book, entry.stream.name), entry.fields, entry_id)
+            await asyncio.sleep(0.002)
+        last_slice = written.written[streams.BARS][-1].entry_id
+        waits = {streams.SIGNALS: last_slice, streams.EXECUTIONS: "", streams.COMMANDS: ""}
+        async with asyncio.timeout(READ_S):
+            while not all(_is_read(client, book, s.name, mark) for s, mark in waits.items()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    client.close()
+
+
+def _is_read(client: Any, book: str, name: str, last_id: str) -> bool:
+    mark = client.hget(key(book, "marks:executor"), key(book, name))
+    newest = client.xrevrange(key(book, name), count=1)
+    return mark == (last_id or newest[0][0])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("small") / "small", small_files())
+
+
+@pytest.fixture(scope="module")
+def recorded(redis_server: RedisServer, bundle: Path) -> tuple[str, str]:
+    """Return server and book of a recording by real services: `cli` is run on it as an operator would."""
+    book = f"t-{uuid4().hex[:9]}"
+    seed = 5
+    print(f"seed {seed}")
+
+    async def make() -> None:
+        written = Recorder(a_market(SLICES, flat=0.005), seed)
+        await written.run()
+        await record(redis_server.url, book, bundle, written)
+
+    asyncio.run(make())
+    return redis_server.url, book
+
+
+@pytest.fixture
+def asked(recorded: tuple[str, str], bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("INFERENCE_BUNDLE_DIR", str(bundle))
+    return ["--redis", recorded[0], "--book", recorded[1]]
+
+
+@pytest.mark.redis
+def test_a_book_of_real_services_is_decided_again(
+    program: Program, asked: list[str], recorded: tuple[str, str]
+) -> None:
+    """Over sockets and Lua or in memory: the same signals and decisions, in the same order."""
+    client: Any = redis.Redis.from_url(recorded[0], decode_responses=True)
+    types = {fields["type"] for _, fields in client.xrange(key(recorded[1], "orders"))}
+    client.close()
+    assert {"OrderRequested", "EntryRefused"} <= types
+    found = program(*asked, "--json")
+    assert found.status == OK, found
+    result = found.json
+    assert (result["differences"], result["slices"]) == (0, SLICES - 299)
+    assert result["decisions"] > 50
+    assert result["signal_sha256"] == result["recorded_signal_sha256"]
+    assert result["decision_sha256"] == result["recorded_decision_sha256"]
+    assert result["first_difference"] is None
+
+
+@pytest.mark.redis
+def test_other_settings_are_named_and_leave_with_status_1(
+    program: Program, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay with limits that the book did not have says so in a sentence."""
+    monkeypatch.setenv("EXECUTOR_POSITION_NOTIONAL_MAX", "0.5")
+    found = program(*asked)
+    assert found.status == FAILED
+    assert re.search(r"the first: slice closed .* UTC, \w{6}, decisions: ", found.out)
+    assert "are the executor's settings those it ran with?" in found.out
+
+
+@pytest.mark.redis
+def test_a_book_whose_beginning_is_gone_is_refused(
+    program: Program, asked: list[str], recorded: tuple[str, str]
+) -> None:
+    """State that is not there is not made up."""
+    client: Any = redis.Redis.from_url(recorded[0], decode_responses=True)
+    book = f"t-{uuid4().hex[:9]}"
+    for name in ("bars", "account"):
+        client.copy(key(recorded[1], name), key(book, name))
+    client.xtrim(key(book, "bars"), maxlen=100, approximate=False)
+    client.close()
+    found = program("--redis", recorded[0], "--book", book)
+    assert found.status == BAD_INPUT
+    assert f"{5 * SLICES - 100} entries were taken out of bars" in found.err
+
+
+@pytest.mark.redis
+def test_the_wrong_bundle_is_refused_by_name(
+    program: Program, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of differences would not say what is wrong."""
+    other = write(tmp_path / "other", small_files(name="other-2"))
+    monkeypatch.setenv("INFERENCE_BUNDLE_DIR", str(other))
+    found = program(*asked)
+    assert found.status == BAD_INPUT
+    assert "was recorded with bundle small-1" in found.err
+    assert program(*asked, "--bundle", str(other)).status == OK
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", "20-0", "--to", "10-0"], "--from 20-0 lies behind --to 10-0"),
+        (["--folder", "nowhere"], "no demo was run there"),
+    ],
+)
+@pytest.mark.redis
+def test_a_wrong_question_is_a_sentence(
+    arguments: list[str], said: str, program: Program, asked: list[str]
+) -> None:
+    """Status 2: nothing was found out."""
+    found = program(*(arguments if "--folder" in arguments else [*asked, *arguments]))
+    assert found.status == BAD_INPUT
+    assert said in found.err
+
+
+# --- a real mesh --------------------------------------------------------------------------------
+
+DEMO_SLICES = 25
+
+
+def serve(folder: Path) -> tuple[RedisServer, Any]:
+    server = RedisServer(redis_program("valkey"), folder)
+    server.start()
+    return server, redis.Redis.from_url(server.url, decode_responses=True)
+
+
+def alter_a_bar(folder: Path, place: int) -> dict[str, str]:
+    """Make one bar of a copied demo a tick higher; return it as it was."""
+    server, client = serve(folder / "valkey")
+    bars = client.xrange(key("demo", "bars"))
+    was = dict(bars[place][1])
+    bars[place][1]["high"] = str(Decimal(was["high"]) + CONTRACTS[was["symbol"]].tick)
+    client.delete(key("demo", "bars"))
+    for entry_id, fields in bars:
+        client.xadd(key("demo", "bars"), fields, entry_id)
+    client.shutdown()
+    client.close()
+    server.kill()
+    return was
+
+
+@pytest.mark.process
+@pytest.mark.slow
+async def test_a_demo_is_decided_again_from_its_folder(
+    start_demo: StartDemo, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both hashes are the demo's; one bar altered by a tick is named; other models are listed."""
+    monkeypatch.setenv("INFERENCE_BUNDLE_DIR", str(BUNDLE))
+    async with start_demo(DEMO_SLICES) as demo:
+        await demo.play()
+        result, _ = await demo.result()
+    folder = tmp_path / "run"
+
+    async def replayed(*arguments: str) -> Printed:
+        return await asyncio.to_thread(program, *arguments, "--json")
+
+    same = await replayed("--folder", str(folder))
+    assert same.status == OK, same
+    assert result["requests"] > 0
+    assert (same.json["differences"], same.json["slices"]) == (0, DEMO_SLICES)
+    for name in ("signal_sha256", "decision_sha256"):
+        assert same.json[name] == result[name]
+
+    shutil.copytree(folder / "valkey", tmp_path / "copy" / "valkey")
+    was = await asyncio.to_thread(alter_a_bar, tmp_path / "copy", -5 * 10 + 1)  # GBPUSD, ten slices ago
+    other = await replayed("--folder", str(tmp_path / "copy"))
+    assert other.status == FAILED
+    first = other.json["first_difference"]
+    assert (first["symbol"], first["layer"]) == ("GBPUSD", "features")
+    assert first["close_time"] == was["event_time"].replace("Z", "+00:00")
+    print(first["text"])
+
+    small = write(tmp_path / "small", small_files())
+    models = await replayed("--folder", str(folder), "--bundle", str(small))
+    assert models.status == OK, models
+    assert models.json["changed"] == len(models.json["changes"]) > 0
+    assert sum(models.json["changed_by_kind"].values()) == models.json["changed"]
+    assert models.json["decision_sha256"] != result["decision_sha256"]
+    assert {"close_time", "symbol", "recorded", "other"} == set(models.json["changes"][0])
