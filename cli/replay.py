@@ -105,7 +105,7 @@ class Result:
                 "slice (UTC)": f"{streams.from_milliseconds(change.close_ms):%Y-%m-%d %H:%M}",
                 "symbol": change.symbol,
                 "recorded": change.recorded,
-                self.bundle: change.other,
+                "other models": change.other,
             }
             for change in (self.changes or [])[:SHOWN_MAX]
         ]
