@@ -28,7 +28,7 @@ from shared import streams
 from shared.bus import RedisBus
 from shared.runtime import Runtime
 from shared.settings import ServiceSettings
-from shared.streams import key
+from shared.streams import Stream, key
 from tests.conftest import RedisServer, redis_program
 from tests.features.conftest import a_market
 from tests.inference.small import small_files, write
@@ -106,27 +106,35 @@ async def _run(name: str, build: Any, settings: ServiceSettings, runtimes: list[
 
 
 async def record(url: str, book: str, bundle: Path, written: Recorder) -> None:
-    """Let the services handle what a gateway and an operator write, at their own pace."""
+    """Let the services handle what a gateway and an operator write, at their own pace.
+
+    An operator's hands are slow: what was executed before a command is read by then.
+    """
     client: Any = redis.Redis.from_url(url, decode_responses=True)
     client.hset(key(book, "symbols"), mapping={name: c.model_dump_json() for name, c in CONTRACTS.items()})
     async with running(url, book, bundle):
         for entries in written.written_in_order:
+            if entries[0].stream is streams.COMMANDS:
+                await _read(client, book, streams.EXECUTIONS)
             for entry in entries:
                 entry_id = entry.entry_id if entry.stream.market_ids else "*"
                 client.xadd(key(book, entry.stream.name), entry.fields, entry_id)
             await asyncio.sleep(0.002)
-        last_slice = written.written[streams.BARS][-1].entry_id
-        waits = {streams.SIGNALS: last_slice, streams.EXECUTIONS: "", streams.COMMANDS: ""}
-        async with asyncio.timeout(READ_S):
-            while not all(_is_read(client, book, s.name, mark) for s, mark in waits.items()):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await _read(client, book, streams.BARS, "features")
+        await _read(client, book, streams.FEATURES, "inference")
+        for stream in (streams.SIGNALS, streams.EXECUTIONS, streams.COMMANDS):
+            await _read(client, book, stream)
     client.close()
 
 
-def _is_read(client: Any, book: str, name: str, last_id: str) -> bool:
-    mark = client.hget(key(book, "marks:executor"), key(book, name))
-    newest = client.xrevrange(key(book, name), count=1)
-    return mark == (last_id or newest[0][0])
+async def _read(client: Any, book: str, stream: Stream, service: str = "executor") -> None:
+    """Wait until a service has committed all that is there."""
+    name = key(book, stream.name)
+    async with asyncio.timeout(READ_S):
+        while newest := client.xrevrange(name, count=1):
+            if client.hget(key(book, f"marks:{service}"), name) == newest[0][0]:
+                return
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
