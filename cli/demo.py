@@ -95,7 +95,7 @@ class Demo:
         if not options.resume:
             shutil.rmtree(options.folder, ignore_errors=True)
         options.folder.mkdir(parents=True, exist_ok=True)
-        supervisor = Supervisor(options.folder.resolve(), BOOK, _environment(options))
+        supervisor = Supervisor(options.folder.resolve(), BOOK, environment(options))
         try:
             await supervisor.start()
             async with RedisBus.connect(supervisor.redis_url, BOOK, "supervisor") as bus:
@@ -301,7 +301,7 @@ def _check(options: DemoOptions) -> None:
         raise InputError(f"--resume: there is no earlier run in {options.folder}")
 
 
-def _environment(options: DemoOptions) -> dict[str, str]:
+def environment(options: DemoOptions) -> dict[str, str]:
     env = {
         "VENUE_SPEED": str(options.speed),
         "VENUE_SEED": str(options.seed),

@@ -201,10 +201,10 @@ def _settings(book: str, *, of_demo: bool) -> _Settings:
     bundle_dir = inference.bundle_dir
     changed: dict[str, Any] = {"book": book}
     if of_demo:
-        from cli.demo import DemoOptions, _environment  # a copy of the table could tell another story
+        from cli.demo import DemoOptions, environment  # a copy of the table could tell another story
 
         prefix = ExecutorSettings.model_config["env_prefix"]
-        by_demo = _environment(DemoOptions()).items()
+        by_demo = environment(DemoOptions()).items()
         changed |= {k.removeprefix(prefix).lower(): v for k, v in by_demo if k.startswith(prefix)}
         if "bundle_dir" not in inference.model_fields_set:
             bundle_dir = DemoOptions().bundle
