@@ -302,6 +302,7 @@ def _check(options: DemoOptions) -> None:
 
 
 def environment(options: DemoOptions) -> dict[str, str]:
+    """Return the settings that the demo gives its processes."""
     env = {
         "VENUE_SPEED": str(options.speed),
         "VENUE_SEED": str(options.seed),
