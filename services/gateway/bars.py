@@ -85,12 +85,6 @@ class SliceAssembler:
             complete.append(Slice(at, bars))
         return complete
 
-    def next_deadline_ms(self) -> int | None:
-        """Return the venue time at which `take` may give something even if no quote comes."""
-        waits = [bar.open_time_ms + BAR_MS + self._bar_close_ms for bar in self._forming.values()]
-        waits += [at + BAR_MS + self._deadline_ms for at in self._closed]
-        return min(waits, default=None)
-
     def _close(self, bar: Bar[int]) -> None:
         self._closed.setdefault(bar.open_time_ms, {})[bar.symbol] = bar
 

@@ -69,12 +69,12 @@ class Connection:
                 self.trouble = str(error)
             tries = 1 if monotonic_s() - opened_s > HEALTHY_S else tries + 1
             if tries > self._retry.tries:
-                await self._desk.alarm(
+                await self._desk.alarms.tell(
                     f"no connection after {self._retry.tries} tries: {self.trouble}", Severity.CRITICAL
                 )
                 raise UnavailableError(f"no connection after {self._retry.tries} tries: {self.trouble}")
             delay_s = self._retry.first_s * 2 ** (tries - 1)
-            await self._desk.alarm(
+            await self._desk.alarms.tell(
                 f"connection lost ({self.trouble}); try {tries} of {self._retry.tries} in {delay_s:g} s",
                 Severity.WARNING,
             )
@@ -88,7 +88,7 @@ class Connection:
         alive = asyncio.create_task(session.link.keep_alive())
         try:
             await self._bus.write_contracts(session.contracts)
-            await self._desk.open_account(session)
+            await self._desk.account.open(session)
             self._feed.learn(session)
             await self._first_quotes(session, inbox)
             await self._desk.go_online(session)
@@ -137,9 +137,9 @@ class Connection:
             case oa.ProtoOASpotEvent():
                 await self._feed.on_spot(received.message)
             case oa.ProtoOAExecutionEvent():
-                await self._desk.on_execution(received.message)
+                await self._desk.answers.on_execution(received.message)
             case oa.ProtoOAOrderErrorEvent() | oa.ProtoOAErrorRes():
-                await self._desk.on_refusal(received)
+                await self._desk.answers.on_refusal(received)
             case (
                 oa.ProtoOAClientDisconnectEvent()
                 | oa.ProtoOAAccountDisconnectEvent()

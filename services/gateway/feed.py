@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from services.gateway.account import AccountKeeper
+from services.gateway.background import Alarms
 from services.gateway.bars import Slice, SliceAssembler
-from services.gateway.desk import Desk, Publisher
+from services.gateway.outbox import Outbox
 from services.gateway.session import Session
 from services.gateway.slices import Bar, fill_slice
+from services.gateway.timing import Timing
 from services.gateway.translate import close_ms, live_bar, price_of
-from services.gateway.venue_time import VenueTime
 from shared import streams
 from shared.account import Quote
 from shared.bus import Output
-from shared.clock import monotonic_s
 from shared.contracts import Contract
 from shared.errors import UnavailableError
 from shared.log import get_logger
@@ -33,11 +33,20 @@ class Feed:
     """Turns spots into slices, in the venue's order, and has each slice written once."""
 
     def __init__(
-        self, bus: Publisher, desk: Desk, time: VenueTime, assembler: SliceAssembler, warmup_slices: int
+        self,
+        book: str,
+        account: AccountKeeper,
+        outbox: Outbox,
+        timing: Timing,
+        alarms: Alarms,
+        assembler: SliceAssembler,
+        warmup_slices: int,
     ) -> None:
-        self._bus = bus
-        self._desk = desk
-        self._time = time
+        self._book = book
+        self._account = account
+        self._outbox = outbox
+        self._timing = timing
+        self._alarms = alarms
         self._assembler = assembler
         self._warmup = warmup_slices
         self._last_open_ms = 0
@@ -64,7 +73,7 @@ class Feed:
         Raises:
             UnavailableError: the venue has not enough history; without it nothing is decided.
         """
-        now_ms = self._time.now_ms(monotonic_s())
+        now_ms = self._timing.now_ms()
         count = self._warmup + HISTORY_SPARE
         missed = (now_ms - self._last_open_ms) // 300_000 if self._last_open_ms else 0
         bars = {s: await session.history(s, max(count, min(missed, 5000)), now_ms) for s in self._contracts}
@@ -86,28 +95,29 @@ class Feed:
     def stamp(self, spot: Any) -> None:  # noqa: ANN401 - generated class
         """Take the time and the quote of a spot event; a side that is absent keeps its last value."""
         if spot.timestamp:
-            self._time.stamp(spot.timestamp, monotonic_s())
-        symbol, account = self._names.get(spot.symbolId), self._desk.account
-        if symbol is None or account is None:
+            self._timing.stamp(spot.timestamp)
+        symbol = self._names.get(spot.symbolId)
+        if symbol is None:
             return
+        quotes = self._account.model.quotes
         digits = self._contracts[symbol].digits
-        known = account.quotes.get(symbol)
+        known = quotes.get(symbol)
         bid = price_of(spot.bid, digits) if spot.HasField("bid") else known.bid if known else None
         ask = price_of(spot.ask, digits) if spot.HasField("ask") else known.ask if known else None
         if bid is not None and ask is not None:
-            account.quotes[symbol] = Quote(bid, ask, spot.timestamp or self._time.now_ms(monotonic_s()))
+            quotes[symbol] = Quote(bid, ask, spot.timestamp or self._timing.now_ms())
 
     async def on_spot(self, spot: Any) -> None:  # noqa: ANN401
         """Take one spot event. A slice is valued at its closing quotes: a later one counts after it."""
         if spot.timestamp:
-            self._time.stamp(spot.timestamp, monotonic_s())
+            self._timing.stamp(spot.timestamp)
         symbol = self._names.get(spot.symbolId)
         bar = live_bar(symbol, spot) if symbol else None
         if bar is None and symbol:
             self._assembler.count_ask(symbol, spot.timestamp)
         elif bar is not None and not self._assembler.update(bar):
             self._report_late(bar)
-        close_ms = self._assembler.unfinished_ms(self._time.now_ms(monotonic_s()))
+        close_ms = self._assembler.unfinished_ms(self._timing.now_ms())
         if close_ms is not None and spot.timestamp >= close_ms:
             self._held.append(spot)
             await self.close_due()
@@ -117,14 +127,14 @@ class Feed:
 
     async def keep_time(self) -> None:
         """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
-        while self._time.speed:
-            await asyncio.sleep(TIMER_STEP_S / max(1.0, self._time.speed))
+        while self._timing.speed:
+            await self._timing.sleep(TIMER_STEP_S / max(1.0, self._timing.speed))
             await self.close_due()
 
     async def close_due(self) -> None:
         """Have the slices written that are complete now."""
-        closed_s = monotonic_s()
-        now_ms = self._time.now_ms(closed_s)
+        closed_s = self._timing.monotonic_s()
+        now_ms = self._timing.now_ms()
         complete = self._assembler.take(now_ms)
         for one in complete:
             self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
@@ -133,22 +143,22 @@ class Feed:
             for spot in held:
                 self.stamp(spot)
         if complete:
-            await self._desk.remember_peak()
+            await self._account.remember_peak()
 
     def _write(self, slices: Sequence[Slice], *, live: bool, closed_s: float | None = None) -> None:
         """Have the account as it is now and the bars behind it written, all or none."""
         first = slices[0]
-        meta = _slice_meta(self._bus.book, first)
-        account = self._desk.account_entry(meta, "slice" if live else "start", live=live)
+        meta = _slice_meta(self._book, first)
+        account = self._account.entry(meta, "slice" if live else "start", self._outbox.last_number, live=live)
         outputs = [account]
         for one in slices:
-            meta = _slice_meta(self._bus.book, one)
+            meta = _slice_meta(self._book, one)
             for index, bar in enumerate(one.bars):
                 message = _message(
                     meta, bar, index, len(one.bars), self._contracts, account.entry_id, live=live
                 )
                 outputs.append(Output(message, streams.market_id(message.close_time, index)))
-        self._desk.write_slices(outputs, closed_s)
+        self._outbox.put_slices(outputs, closed_s)
         self._last_open_ms = slices[-1].open_time_ms
 
     def _report_late(self, bar: Bar[int]) -> None:
@@ -157,7 +167,7 @@ class Feed:
         if bar.open_time_ms == self._last_open_ms and place not in self._late:
             self._late = {place}
             at = streams.from_milliseconds(bar.open_time_ms)
-            self._desk.alarm_soon(
+            self._alarms.tell_soon(
                 f"{bar.symbol}: a quote of the bar of {at:%H:%M} came after its slice", Severity.WARNING
             )
 

@@ -22,7 +22,7 @@ class GatewayHandlers:
 
     async def on_close_requested(self, request: CloseRequested) -> Sequence[Message]:
         """Close one of our positions."""
-        await self._desk.close_position(request.client_order_id, request.reason)
+        await self._desk.closing.close(request.client_order_id, request.reason)
         return ()
 
     async def on_command(self, given: CommandGiven) -> Sequence[Message]:

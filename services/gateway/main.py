@@ -20,9 +20,10 @@ from services.gateway.journal import Journal
 from services.gateway.link import Address
 from services.gateway.session import Credentials
 from services.gateway.settings import GatewaySettings
-from services.gateway.venue_time import VenueTime
+from services.gateway.timing import Timing
 from shared import streams
 from shared.bus import RedisBus
+from shared.clock import SystemClock
 from shared.errors import InputError, UnavailableError
 from shared.log import add_secret
 from shared.messages import BarClosed, CloseRequested, CommandGiven, OrderRequested
@@ -69,13 +70,13 @@ def _simulated(path: Path) -> tuple[Address, Credentials]:
 async def build(settings: GatewaySettings, bus: RedisBus) -> AsyncIterator[Service]:
     """Wire settings to adapters to handlers: the only function that knows them all."""
     journal = Journal(settings.journal)
-    time = VenueTime(settings.venue_speed)
+    timing = Timing(settings.venue_speed, SystemClock())
     patience = Patience(settings.protection_s, settings.order_answer_s, settings.absent_after_s)
-    desk = Desk(journal, bus, time, patience, settings.halt_file)
+    desk = Desk(journal, bus, timing, patience, settings.halt_file)
     assembler = SliceAssembler(
         settings.symbols, bar_close_ms=settings.bar_close_ms, deadline_ms=settings.slice_deadline_ms
     )
-    feed = Feed(bus, desk, time, assembler, settings.warmup_slices)
+    feed = Feed(bus.book, desk.account, desk.outbox, timing, desk.alarms, assembler, settings.warmup_slices)
     retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
     connection = Connection(lambda: venue_of(settings), bus, desk, feed, settings.symbols, retry)
     handlers = GatewayHandlers(desk)
@@ -86,7 +87,7 @@ async def build(settings: GatewaySettings, bus: RedisBus) -> AsyncIterator[Servi
         await feed.start(cast(BarClosed, bar[1]) if bar else None)
 
     async def reconcile() -> None:
-        await desk.keep_reconciled(settings.reconcile_s)
+        await desk.reconcile.run(settings.reconcile_s)
 
     try:
         yield Service(
@@ -97,11 +98,10 @@ async def build(settings: GatewaySettings, bus: RedisBus) -> AsyncIterator[Servi
             ),
             state=handlers,
             start=start,
-            tasks=(connection.run, feed.keep_time, desk.keep_drained, reconcile),
+            tasks=(connection.run, feed.keep_time, desk.background.run, desk.outbox.run, reconcile),
             trouble=lambda: connection.trouble,
         )
     finally:
-        await desk.stop()
         journal.close()
 
 

@@ -23,9 +23,10 @@ from services.gateway.journal import Journal
 from services.gateway.link import Address
 from services.gateway.orders import Status
 from services.gateway.session import Credentials, Session
-from services.gateway.venue_time import VenueTime
+from services.gateway.timing import Timing
 from shared import streams
 from shared.bus import RedisBus
+from shared.clock import SystemClock
 from shared.errors import UnavailableError
 from shared.messages import (
     AccountReported,
@@ -133,10 +134,13 @@ class Gateway:
         self.place = place
         self.bus = bus
         self.journal = journal
-        self.time = VenueTime(0)
-        self.desk = Desk(journal, bus, self.time, place.patience, place.folder / "HALT")
+        self.timing = Timing(0, SystemClock())
+        self.desk = Desk(journal, bus, self.timing, place.patience, place.folder / "HALT")
         assembler = SliceAssembler(SYMBOLS, bar_close_ms=150, deadline_ms=300)
-        self.feed = Feed(bus, self.desk, self.time, assembler, place.warmup)
+        desk = self.desk
+        self.feed = Feed(
+            place.book, desk.account, desk.outbox, self.timing, desk.alarms, assembler, place.warmup
+        )
         self.dialled = 0
         self.connection = Connection(self._where, bus, self.desk, self.feed, SYMBOLS, place.retry)
         self.handlers = GatewayHandlers(self.desk)
@@ -152,12 +156,12 @@ class Gateway:
 
     @property
     def session(self) -> Session:
-        session = self.desk._session
+        session = self.desk.line.session
         assert session is not None
         return session
 
     def is_online(self) -> bool:
-        return self.desk._session is not None and self.connection.trouble == ""
+        return self.desk.line.session is not None and self.connection.trouble == ""
 
     def cut(self) -> None:
         """Cut the connection, as a network does: without a word."""
@@ -233,8 +237,9 @@ async def a_gateway(place: Place, *, wait: bool = True) -> AsyncIterator[Gateway
                     group.create_task(work)
                     for work in (
                         gateway.connection.run(),
-                        gateway.desk.keep_drained(),
-                        gateway.desk.keep_reconciled(30.0),
+                        gateway.desk.background.run(),
+                        gateway.desk.outbox.run(),
+                        gateway.desk.reconcile.run(30.0),
                         gateway.feed.keep_time(),
                     )
                 ]
@@ -244,7 +249,6 @@ async def a_gateway(place: Place, *, wait: bool = True) -> AsyncIterator[Gateway
                 for task in tasks:
                     task.cancel()
         finally:
-            await gateway.desk.stop()
             journal.close()
             with contextlib.suppress(UnavailableError):
                 await bus.release_lease()

@@ -54,10 +54,9 @@ def test_silent_bar_is_closed_by_time() -> None:
     """Without a quote the bar is over all the same, a little after its close: quotes may be on the way."""
     assembler = an_assembler(EURO)
     assembler.update(a_bar(EURO, 1))
-    assert assembler.next_deadline_ms() == at(2, CLOSE_MS)
     assert assembler.take(at(2, CLOSE_MS - 1)) == []
     assert assembler.take(at(2, CLOSE_MS)) == [Slice(at(1), (a_bar(EURO, 1),))]
-    assert assembler.next_deadline_ms() is None
+    assert assembler.unfinished_ms(at(9)) is None
 
 
 def test_quote_on_the_way_still_counts_until_the_slice_is_given_out() -> None:
@@ -195,7 +194,7 @@ def test_restart_forgets_what_was_half_assembled() -> None:
     assembler.update(a_bar(EURO, 2, 2))
     assembler.start_after(Slice(at(1), (a_bar(EURO, 1, 7), a_bar(GOLD, 1, 8))), {})
     assert assembler.take(at(3)) == []
-    assert assembler.next_deadline_ms() is None
+    assert assembler.unfinished_ms(at(9)) is None
 
 
 # -- any order of arrival

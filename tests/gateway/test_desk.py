@@ -1,8 +1,7 @@
-"""An order's path on a real venue: whatever dies, and whenever, at most one order."""
+"""An order request's path on a real venue: sent once as it was asked for, or not at all."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -11,26 +10,21 @@ from pathlib import Path
 import pytest
 
 from services.gateway.connection import Retry
-from services.gateway.link import Received
 from services.gateway.orders import Status
 from shared import streams
 from shared.messages import Command, CommandGiven, Direction, ExecutionKind, Meta
 from tests.conftest import RedisServer
 from tests.gateway.builders import CLOSE, a_request
-from tests.gateway.loop import on_loop, until, until_so
-from tests.gateway.mesh import a_gateway, a_place, net_pnl
+from tests.gateway.loop import on_loop, until
+from tests.gateway.mesh import a_gateway, a_place
 from tests.venue.client import logged_in
-from venue.protocol import messages
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("history_at_once")]
 
-D, E, S = Decimal, ExecutionKind, Status
-NARROW = {"stop_distance": D("0.00030"), "target_distance": D("0.00030")}
-M5 = 300_000
+D = Decimal
+E = ExecutionKind
+S = Status
 GUARDED = [E.SENT, E.ACCEPTED, E.FILLED, E.PROTECTED]
-
-
-# -- sent once
 
 
 @on_loop
@@ -80,153 +74,36 @@ async def test_what_is_sent_is_what_was_asked_for(tmp_path: Path, valkey: RedisS
 
 
 @on_loop
-async def test_crash_between_journal_and_wire_ends_as_not_sent(tmp_path: Path, valkey: RedisServer) -> None:
-    """Journalled is as good as sent: the venue's books decide, asked twice, and nothing is sent again."""
-    async with a_place(tmp_path, valkey.url) as place:
-        request = a_request(book=place.book)
-        async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)  # and the process dies here
-        place.patience = replace(place.patience, absent_after_s=1.0)
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.UNKNOWN)
-            await gateway.place_order(request)
-            await asyncio.sleep(0.5)
-            assert gateway.status(request) is S.UNKNOWN
-            await gateway.reached(request, S.NOT_SENT)
-            assert gateway.kinds(request) == [E.UNKNOWN, E.NOT_SENT]
-            await gateway.place_order(request)
-            await place.step()
-        assert place.books()["orders"] == []
-
-
-@on_loop
-async def test_symbol_is_locked_while_an_order_is_unknown(tmp_path: Path, valkey: RedisServer) -> None:
-    """A second order beside one that may exist would be the double that is not allowed."""
-    async with a_place(tmp_path, valkey.url) as place:
-        place.patience = replace(place.patience, absent_after_s=60)
-        request, second = (
-            a_request(book=place.book),
-            a_request(book=place.book, close=CLOSE + timedelta(minutes=5)),
-        )
-        async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.UNKNOWN)
-            await gateway.place_order(second)
-            assert gateway.kinds(second) == [E.REFUSED]
-        assert place.books()["orders"] == []
-
-
-@pytest.mark.parametrize("filled_while_away", [True, False])
-@on_loop
-async def test_order_whose_connection_is_cut_is_found_at_the_venue(
-    tmp_path: Path, valkey: RedisServer, filled_while_away: bool
-) -> None:
-    """The bytes arrived, the answer did not: adopted with its stop, never sent again."""
-    async with a_place(tmp_path, valkey.url) as place:
-        place.retry = Retry(0.3, 6)
-        place.patience = replace(place.patience, order_answer_s=1.0)
-        async with a_gateway(place) as gateway:
-            request = a_request(book=place.book)
-            place.withhold("order_response")
-            await gateway.place_order(request)
-            await until(lambda: place.opening_orders(request))
-            gateway.cut()
-            if filled_while_away:
-                await place.step()
-            await until(gateway.is_online)
-            await place.step()
-            await gateway.reached(request, S.PROTECTED)
-            kinds = gateway.kinds(request)
-            assert kinds == [E.SENT, E.FILLED, E.PROTECTED] or kinds == GUARDED
-        assert len(place.opening_orders(request)) == 1
-
-
-@pytest.mark.parametrize("message", ["accept", "fill", "order_response"])
-@on_loop
-async def test_order_that_the_venue_is_silent_about_is_found_in_its_books(
-    tmp_path: Path, valkey: RedisServer, message: str
-) -> None:
-    """Accepted is not filled, and silence is neither: the gateway asks, and sends nothing again."""
+async def test_two_symbols_trade_side_by_side(tmp_path: Path, valkey: RedisServer) -> None:
+    """One lock a symbol, not one for all."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        request = a_request(book=place.book)
-        place.withhold(message)
-        await gateway.place_order(request)
-        await until(lambda: place.opening_orders(request))
+        euro, gold = a_request(book=place.book), a_request("XAUUSD", book=place.book)
+        await gateway.place_order(euro)
+        await gateway.place_order(gold)
+        await until(lambda: place.opening_orders(gold))
         await place.step()
-        await gateway.reached(request, S.PROTECTED)
-        assert len(place.opening_orders(request)) == 1
-        (position,) = place.positions(request.client_order_id)
-        filled = next(e for e in gateway.journal.events() if e.kind is E.FILLED)
-        assert filled.position_id == position["position_id"]
+        await gateway.reached(euro, S.PROTECTED)
+        await gateway.reached(gold, S.PROTECTED)
 
 
 @on_loop
-async def test_order_that_was_filled_and_closed_unheard_is_closed_with_its_result(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """The word of the fill was lost and the stop came first: the symbol must not stay locked for ever."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        request = a_request(book=place.book, **NARROW)
-        place.withhold("fill")
-        await gateway.place_order(request)
-        await until(lambda: place.opening_orders(request))
-        await place.step_until(lambda: place.positions(request.client_order_id))
-        await place.step_until(lambda: not place.open_positions(request.client_order_id), ms=M5)
-        await gateway.reached(request, S.CLOSED)
-        (position,) = place.positions(request.client_order_id)
-        closed = gateway.journal.events_of(request.client_order_id)[-1]
-        assert closed.pnl == net_pnl(place.books(), position["position_id"])
-
-
-@on_loop
-async def test_order_whose_answer_is_that_it_may_have_been_executed_is_unknown(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """A time-out at the venue is no rejection."""
+async def test_gateway_that_has_lost_its_lease_sends_nothing(tmp_path: Path, valkey: RedisServer) -> None:
+    """Its own clock says that another may be active by now: journalled, not sent, and told as such."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold("order_response")
-        await gateway.place_order(request)
-        await until(lambda: place.opening_orders(request))
-        error = messages.ProtoOAErrorRes(errorCode="TIMEOUT_ERROR", description="Timeout")
-        await gateway.desk.on_refusal(Received(error, f"order:{request.client_order_id}"))
-        assert gateway.kinds(request) == [E.SENT, E.UNKNOWN]
+        deadline_s, gateway.bus._deadline_s = gateway.bus._deadline_s, 0.0
+        await gateway.handlers.on_order_requested(request)
+        gateway.bus._deadline_s = deadline_s
+        await gateway.reached(request, S.NOT_SENT)
         await place.step()
-        await gateway.reached(request, S.PROTECTED)
-        assert len(place.opening_orders(request)) == 1
-
-
-@on_loop
-async def test_order_that_was_taken_for_not_sent_is_adopted_when_it_shows_up(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """It should not be; if it is, it is protected and told, not ignored."""
-    async with a_place(tmp_path, valkey.url) as place:
-        request = a_request(book=place.book)
-        async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.NOT_SENT)
-            async with logged_in(place.venue.ready) as client:
-                ids = await client.symbol_ids()
-                label = request.client_order_id
-                await client.ask(client.market_order(ids["EURUSD"], label=label, clientOrderId=label))
-                await place.step()
-            await gateway.reached(request, S.PROTECTED)
-            (position,) = place.open_positions(request.client_order_id)
-            assert position["stop_points"] == position["entry_points"] - 500
-        await until_so(lambda: place.has_alarm("was taken for not sent"))
-
-
-# -- not sent
+        assert place.books()["orders"] == []
 
 
 @on_loop
 async def test_request_whose_time_has_passed_expires_unsent(tmp_path: Path, valkey: RedisServer) -> None:
     """An old decision is not a decision."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        now = streams.from_milliseconds(gateway.desk.now_ms())
+        now = streams.from_milliseconds(gateway.timing.now_ms())
         request = a_request(book=place.book, valid_until=now)
         await gateway.place_order(request)
         assert gateway.kinds(request) == [E.EXPIRED]
@@ -241,7 +118,7 @@ async def test_request_waits_for_the_connection_as_long_as_it_is_worth(
     async with a_place(tmp_path, valkey.url) as place:
         place.retry = Retry(0.3, 6)
         async with a_gateway(place) as gateway:
-            soon = streams.from_milliseconds(gateway.desk.now_ms() + 100)
+            soon = streams.from_milliseconds(gateway.timing.now_ms() + 100)
             gateway.cut()
             lost = a_request("XAUUSD", book=place.book, valid_until=soon)
             await gateway.place_order(lost)
@@ -306,27 +183,18 @@ async def test_foreign_position_locks_its_symbol_and_is_never_touched(
 
 
 @on_loop
-async def test_rejected_order_is_told_with_the_venues_words_and_not_tried_again(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """Off the volume grid: the venue says why, and that is the end of it."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        request = a_request(book=place.book, volume_units=D("1500"))
-        await gateway.place_order(request)
-        await gateway.reached(request, S.REJECTED)
-        event = gateway.journal.events()[-1]
-        assert "TRADING_BAD_VOLUME: Order volume" in event.reason
-        assert len(place.books()["refusals"]) == 1
-
-
-@on_loop
-async def test_two_symbols_trade_side_by_side(tmp_path: Path, valkey: RedisServer) -> None:
-    """One lock a symbol, not one for all."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        euro, gold = a_request(book=place.book), a_request("XAUUSD", book=place.book)
-        await gateway.place_order(euro)
-        await gateway.place_order(gold)
-        await until(lambda: place.opening_orders(gold))
-        await place.step()
-        await gateway.reached(euro, S.PROTECTED)
-        await gateway.reached(gold, S.PROTECTED)
+async def test_symbol_is_locked_while_an_order_is_unknown(tmp_path: Path, valkey: RedisServer) -> None:
+    """A second order beside one that may exist would be the double that is not allowed."""
+    async with a_place(tmp_path, valkey.url) as place:
+        place.patience = replace(place.patience, absent_after_s=60)
+        request, second = (
+            a_request(book=place.book),
+            a_request(book=place.book, close=CLOSE + timedelta(minutes=5)),
+        )
+        async with a_gateway(place) as gateway:
+            await gateway.journal.begin(request, place.now_ms)
+        async with a_gateway(place) as gateway:
+            await gateway.reached(request, S.UNKNOWN)
+            await gateway.place_order(second)
+            assert gateway.kinds(second) == [E.REFUSED]
+        assert place.books()["orders"] == []

@@ -180,7 +180,7 @@ async def test_side_that_is_absent_keeps_its_last_price(tmp_path: Path, valkey: 
     """Absent is not zero."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         await place.step(10_000)
-        account = gateway.desk.account
+        account = gateway.desk.account.model
         assert account is not None
         before = account.quotes[EURO]
         euro_id = next(iter(gateway.session.by_id))

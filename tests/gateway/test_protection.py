@@ -1,31 +1,27 @@
-"""Every position of ours has a stop at the venue, or is being repaired or closed; and how positions end."""
+"""Every position of ours has a stop at the venue, or is being repaired or closed."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from services.gateway import session
 from services.gateway.orders import Status
 from shared.messages import ExecutionKind
 from tests.conftest import RedisServer
-from tests.gateway.builders import a_closing, a_request
+from tests.gateway.builders import a_request
 from tests.gateway.loop import on_loop, until, until_so
-from tests.gateway.mesh import a_gateway, a_place, net_pnl
+from tests.gateway.mesh import Place, a_gateway, a_place
 from tests.venue.client import logged_in
-from venue.calendar import NEW_YORK
 from venue.protocol import messages
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("history_at_once")]
 
-D, E, S = Decimal, ExecutionKind, Status
-NARROW = {"stop_distance": D("0.00030"), "target_distance": D("0.00030")}
-M5 = 300_000
-GUARDED = [E.SENT, E.ACCEPTED, E.FILLED, E.PROTECTED]
+D = Decimal
+E = ExecutionKind
+S = Status
 
 
 @on_loop
@@ -116,139 +112,21 @@ async def test_bare_position_found_at_a_start_is_protected(tmp_path: Path, valke
         assert position["stop_points"] == position["entry_points"] - 500
 
 
-# -- closing
-
-
 @on_loop
-async def test_position_that_closed_while_we_were_away_is_closed_with_its_result(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """Deals and balance of the venue's own books, to the cent, and the level that was hit."""
+async def test_failure_in_the_background_ends_the_gateway(tmp_path: Path, valkey: RedisServer) -> None:
+    """A repair that dies of a bug must not die unheard."""
     async with a_place(tmp_path, valkey.url) as place:
-        request = a_request(book=place.book, **NARROW)
-        async with a_gateway(place) as gateway:
-            await gateway.protected(request)
-        await place.step_until(lambda: not place.open_positions(request.client_order_id), ms=M5)
-        (position,) = place.positions(request.client_order_id)
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.CLOSED)
-            closed = gateway.journal.events()[-1]
-            assert closed.pnl == net_pnl(place.books(), position["position_id"])
-            level = {"STOP": "STOP_LOSS", "TARGET": "TAKE_PROFIT"}[position["close_reason"]]
-            assert closed.reason == level
-            assert gateway.desk.account is not None
-            assert gateway.desk.account.balance == D(place.venue.exchange.matching.balance_cents) / 100
+        with pytest.raises(ExceptionGroup) as caught:
+            await die_of_a_bug(place)
+        assert caught.group_contains(TypeError)
 
 
-@on_loop
-async def test_position_closed_by_hand_while_we_were_away_is_not_called_a_stop(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """Between the levels no protective order closes anything."""
-    async with a_place(tmp_path, valkey.url) as place:
+async def die_of_a_bug(place: Place) -> None:
+    async with a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        async with a_gateway(place) as gateway:
-            await gateway.protected(request)
-        (position,) = place.open_positions(request.client_order_id)
-        async with logged_in(place.venue.ready) as client:
-            for volume in (400_000, 600_000):  # in two parts
-                await client.ask(
-                    messages.ProtoOAClosePositionReq(
-                        ctidTraderAccountId=client.account_id,
-                        positionId=position["position_id"],
-                        volume=volume,
-                    )
-                )
-                await place.step()
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.CLOSED)
-            closed = gateway.journal.events()[-1]
-            assert closed.reason == "CLOSED_BY_ORDER"
-            assert closed.pnl == net_pnl(place.books(), position["position_id"])
-            assert closed.balance == D(place.venue.exchange.matching.balance_cents) / 100
-
-
-@on_loop
-async def test_position_that_was_held_for_weeks_is_closed_with_its_result(
-    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The venue's lists are asked week by week: the closing deal may be far from the order."""
-    monkeypatch.setattr(session, "_LIST_WINDOW_MS", 3_600_000)  # hours stand for weeks
-    async with a_place(tmp_path, valkey.url) as place:
-        request = a_request(book=place.book, stop_distance=D("0.20000"), target_distance=D("0.20000"))
-        async with a_gateway(place) as gateway:
-            await gateway.protected(request)
-        await place.venue.exchange.play(place.now_ms + 5 * 3_600_000)
-        (position,) = place.open_positions(request.client_order_id)
-        async with logged_in(place.venue.ready) as client:
-            close = messages.ProtoOAClosePositionReq(
-                ctidTraderAccountId=client.account_id, positionId=position["position_id"], volume=1_000_000
-            )
-            await client.ask(close)
-            await place.step_until(lambda: not place.open_positions(request.client_order_id))
-        async with a_gateway(place) as gateway:
-            await gateway.reached(request, S.CLOSED)
-            closed = gateway.journal.events()[-1]
-            assert closed.pnl == net_pnl(place.books(), position["position_id"])
-
-
-@on_loop
-async def test_closing_twice_closes_once_and_opens_nothing(tmp_path: Path, valkey: RedisServer) -> None:
-    """The executor may ask again; a position has one end."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        request = a_request(book=place.book)
-        await gateway.protected(request)
-        for _ in range(3):
-            await gateway.handlers.on_close_requested(a_closing(request))
-        await until(lambda: len(place.books()["orders"]) == 3)  # opening, protective, closing
-        await place.step_until(lambda: not place.open_positions(request.client_order_id))
-        await gateway.reached(request, S.CLOSED)
-        await gateway.handlers.on_close_requested(a_closing(request))
+        place.withhold("protection")
+        gateway.session.send_amend = None  # type: ignore[assignment, method-assign]
+        await gateway.place_order(request)
+        await until(lambda: place.opening_orders(request))
         await place.step()
-        assert gateway.kinds(request) == [*GUARDED, E.CLOSING, E.CLOSED]
-        assert gateway.journal.events()[-1].reason == "CLOSED_BY_ORDER"
-        assert len(place.books()["orders"]) == 3
-        assert len(place.books()["positions"]) == 1
-
-
-@on_loop
-async def test_closing_that_the_venue_refuses_is_no_storm(tmp_path: Path, valkey: RedisServer) -> None:
-    """On Friday evening nothing can be closed until Sunday: asked again, but at a human pace."""
-    friday = datetime(2025, 1, 10, 16, 40, tzinfo=NEW_YORK)
-    async with (
-        a_place(tmp_path, valkey.url, slices=1_500, start=friday) as place,
-        a_gateway(place) as gateway,
-    ):
-        request = a_request(book=place.book, stop_distance=D("0.02000"), target_distance=D("0.02000"))
-        await gateway.protected(request)
-        await place.venue.exchange.play(int(friday.timestamp() * 1000) + 21 * 60_000)
-        for _ in range(3):
-            await gateway.handlers.on_close_requested(a_closing(request))
-        await asyncio.sleep(2.5)
-        assert gateway.status(request) is S.CLOSING
-        refusals = place.books()["refusals"]
-        assert {refusal["code"] for refusal in refusals} == {"MARKET_CLOSED"}
-        assert len(refusals) <= 4
-
-
-@on_loop
-async def test_second_position_under_one_label_is_closed_and_the_first_kept(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """It should never be; if it is, the younger goes, and the order is still open with its stop."""
-    async with a_place(tmp_path, valkey.url) as place:
-        request = a_request(book=place.book)
-        async with a_gateway(place) as gateway:
-            await gateway.protected(request)
-        async with logged_in(place.venue.ready) as client:
-            ids, label = await client.symbol_ids(), request.client_order_id
-            await client.ask(client.market_order(ids["EURUSD"], label=label, clientOrderId=label))
-            await place.step()
-        first, second = place.open_positions(request.client_order_id)
-        async with a_gateway(place) as gateway:
-            await place.step_until(lambda: len(place.open_positions(request.client_order_id)) == 1)
-            await asyncio.sleep(0.1)
-            (left,) = place.open_positions(request.client_order_id)
-            assert left["position_id"] == first["position_id"]
-            assert gateway.status(request) is S.PROTECTED
-        assert await place.has_alarm(f"closing {second['position_id']}")
+        await asyncio.sleep(2)
