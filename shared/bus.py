@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -63,6 +63,10 @@ class Delivery:
     entry_id: str
     fields: dict[str, str]
 
+    def message(self) -> Message:
+        """Return what the entry says; InputError if it cannot be understood."""
+        return streams.decode(self.fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -70,6 +74,81 @@ class Output:
 
     message: Message
     entry_id: str = "*"
+
+
+class Bus(Protocol):
+    """What a service needs of the streams; `RedisBus` has it, and the simulation's bus in memory.
+
+    Every method that talks to the server raises BusUnavailableError when it does not answer: a write may have
+    arrived all the same. `tests/contract/test_bus.py` says what else is promised.
+    """
+
+    @property
+    def book(self) -> str:
+        """The book whose streams these are."""
+
+    def holds_lease(self) -> bool:
+        """Whether the lease is surely ours: judged by our own monotonic deadline."""
+
+    def last_ids(self) -> dict[str, str]:
+        """Return the last id committed, by stream: what a decision has seen."""
+
+    async def hold_lease(self, ttl_s: float) -> bool:
+        """Take the service's lease, or keep it; LeaseLostError if it was ours and is another's now."""
+
+    async def release_lease(self) -> None:
+        """Give the lease back, so that a standby need not wait for its end."""
+
+    async def ensure_groups(self, read: Sequence[Stream]) -> None:
+        """Create this service's groups where they do not exist yet."""
+
+    async def read_new(self, read: Sequence[Stream], *, block: bool) -> dict[Stream, list[Delivery]]:
+        """Return entries nobody has read yet, at most `READ_COUNT` a stream, oldest first."""
+
+    async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
+        """Return entries that were read and never committed, oldest first, after the id `after`."""
+
+    async def load_marks(self) -> None:
+        """Learn from the server what this service has committed so far."""
+
+    async def state(self) -> bytes | None:
+        """Return the state saved with this service's last commit."""
+
+    async def last(self, stream: Stream) -> tuple[str, Message] | None:
+        """Return the newest entry, or None of an empty stream."""
+
+    async def history(
+        self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
+    ) -> list[tuple[str, Message]]:
+        """Return (entry id, message) of a range, oldest first."""
+
+    async def account(self, entry_id: str) -> AccountReported:
+        """Return one account entry; UnavailableError if it is not there."""
+
+    async def contracts(self) -> dict[str, Contract]:
+        """Return the venue's terms of every symbol of the book."""
+
+    async def counter(self, name: str) -> int:
+        """Return the number of the last message written under a counter; 0 before the first."""
+
+    async def commit(
+        self, inputs: Sequence[Delivery], outputs: Sequence[Output], state: bytes = b""
+    ) -> list[str]:
+        """Write outputs, state and mark, and acknowledge the inputs: all or nothing."""
+
+    async def publish(
+        self, outputs: Sequence[Output], *, counter: tuple[str, int] | None = None, state: bytes = b""
+    ) -> list[str]:
+        """Write messages that no entry caused, all or none."""
+
+    async def append(self, message: Message) -> str:
+        """Write a message without holding a lease."""
+
+    async def write_contracts(self, contracts: Mapping[str, Contract]) -> None:
+        """Store the venue's terms of every symbol of the book."""
+
+    async def report_health(self, fields: Mapping[str, str]) -> None:
+        """Say how this service is."""
 
 
 class _Translated:

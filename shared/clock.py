@@ -1,4 +1,7 @@
-"""The one home of the wall clock and the monotonic clock; everything else is handed one.
+"""The one home of the wall clock and the monotonic clock; everything else is handed one, or asks here.
+
+A simulation puts its own clock in the machine's place (`running_on`), so that the very code that runs live
+runs on virtual time.
 
 Wall time says when something happened; only monotonic time says how long it took, because the wall
 clock may be stepped. The venue's time is neither: it comes with the venue's own stamps.
@@ -10,20 +13,12 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from shared.errors import InputError
-
-
-def utc_now() -> datetime:
-    """Return the machine's wall time, aware, UTC."""
-    return datetime.now(UTC)
-
-
-def monotonic_s() -> float:
-    """Return seconds since some fixed moment; they never run backwards."""
-    return time.monotonic()
 
 
 class Clock(Protocol):
@@ -44,15 +39,39 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Return the machine's wall time, aware, UTC."""
-        return utc_now()
+        return datetime.now(UTC)
 
     def monotonic_s(self) -> float:
         """Return the machine's monotonic seconds."""
-        return monotonic_s()
+        return time.monotonic()
 
     async def sleep(self, delay_s: float) -> None:
         """Wait that long."""
         await asyncio.sleep(delay_s)
+
+
+_clock: Clock = SystemClock()
+
+
+def utc_now() -> datetime:
+    """Return the wall time, aware, UTC."""
+    return _clock.now()
+
+
+def monotonic_s() -> float:
+    """Return seconds since some fixed moment; they never run backwards."""
+    return _clock.monotonic_s()
+
+
+@contextmanager
+def running_on(clock: Clock) -> Iterator[None]:
+    """Let everything in this process run on another clock for the length of the block."""
+    global _clock
+    before, _clock = _clock, clock
+    try:
+        yield
+    finally:
+        _clock = before
 
 
 class ManualClock:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from structlog.contextvars import bound_contextvars
 
 from shared import streams
-from shared.bus import READ_COUNT, BusUnavailableError, Delivery, Output, RedisBus
+from shared.bus import READ_COUNT, Bus, BusUnavailableError, Delivery, Output, RedisBus
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
 from shared.log import configure_log, get_logger
@@ -95,7 +95,7 @@ class Service:
     trouble: Callable[[], str] = str  # why the service is degraded; "" when all is well
 
 
-Build = Callable[[SettingsT, RedisBus], AbstractAsyncContextManager[Service]]
+Build = Callable[[SettingsT, Bus], AbstractAsyncContextManager[Service]]
 
 
 def entry_id_of(message: Message) -> str:
@@ -112,7 +112,7 @@ def entry_id_of(message: Message) -> str:
 class Runtime:
     """One run of one service, from the lease to the stop."""
 
-    def __init__(self, name: str, service: Service, bus: RedisBus, settings: ServiceSettings) -> None:
+    def __init__(self, name: str, service: Service, bus: Bus, settings: ServiceSettings) -> None:
         self._name = name
         self._service = service
         self._bus = bus
@@ -296,7 +296,7 @@ class Runtime:
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            message = streams.decode(delivery.fields)
+            message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
             with bound_contextvars(correlation_id=str(message.meta.correlation_id)):
                 outputs = await handler(message) if handler else ()

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 from services.executor.handlers import ExecutorHandlers
 from services.executor.settings import ExecutorSettings
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.messages import CommandGiven, ExecutionReported, SignalEmitted
 from shared.runtime import Service, on, run
 
 
 @asynccontextmanager
-async def build(settings: ExecutorSettings, bus: RedisBus) -> AsyncIterator[Service]:
+async def build(settings: ExecutorSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to handlers: the only function that knows them all."""
     handlers = ExecutorHandlers(bus, settings.policy())
     yield Service(

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 from services.features.handlers import FeaturesHandlers
 from services.features.settings import FeaturesSettings
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.messages import BarClosed
 from shared.runtime import Service, on, run
 
 
 @asynccontextmanager
-async def build(settings: FeaturesSettings, bus: RedisBus) -> AsyncIterator[Service]:
+async def build(settings: FeaturesSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to handlers: the only function that knows them all."""
     handlers = FeaturesHandlers(settings.symbols, bus, slices_min=settings.slices_min)
     yield Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers)

@@ -9,10 +9,10 @@ from typing import Any
 
 from services.gateway.desk import Desk
 from services.gateway.feed import Feed
-from services.gateway.link import Address, Received, VenueError
+from services.gateway.link import Place, Received, VenueError
 from services.gateway.protocol import oa
 from services.gateway.session import Credentials, Session
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.clock import monotonic_s
 from shared.errors import UnavailableError
 from shared.log import get_logger
@@ -38,8 +38,8 @@ class Connection:
 
     def __init__(
         self,
-        where: Callable[[], tuple[Address, Credentials]],
-        bus: RedisBus,
+        where: Callable[[], tuple[Place, Credentials]],
+        bus: Bus,
         desk: Desk,
         feed: Feed,
         symbols: tuple[str, ...],
@@ -83,8 +83,8 @@ class Connection:
     async def _one_session(self) -> None:
         """Authorise, subscribe, learn the quotes, reconcile, backfill; then pump until the link ends."""
         inbox: asyncio.Queue[Received] = asyncio.Queue(INBOX_MAX)
-        address, credentials = self._where()
-        session = await Session.open(address, credentials, self._bus.book, self._symbols, inbox)
+        place, credentials = self._where()
+        session = await Session.open(place, credentials, self._bus.book, self._symbols, inbox)
         alive = asyncio.create_task(session.link.keep_alive())
         try:
             await self._bus.write_contracts(session.contracts)
@@ -94,7 +94,7 @@ class Connection:
             await self._desk.go_online(session)
             await self._feed.backfill(session)
             self.trouble = ""
-            log.info("connection.ready", host=address.host, symbols=list(session.contracts))
+            log.info("connection.ready", host=place.host, symbols=list(session.contracts))
             await self._pump(session, inbox)
         finally:
             self._desk.go_offline()

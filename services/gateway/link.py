@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 from OpenSSL import crypto
@@ -62,13 +62,43 @@ class VenueError(MeshError):
         self.code = code
 
 
+class Frames(Protocol):
+    """A connection that carries frames."""
+
+    def sendString(self, string: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Let a frame leave now."""
+
+    def abort(self) -> None:
+        """Cut the connection, without waiting for anything."""
+
+
+class Place(Protocol):
+    """Where a venue is."""
+
+    @property
+    def host(self) -> str:
+        """Its name, for the log."""
+
+    async def dial(self, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]) -> Frames:
+        """Open a connection; UnavailableError if nobody answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the venue listens; `ca_file` is for a venue with a certificate authority of its own."""
+    """Where a venue listens; `ca_file` is for one with a certificate authority of its own."""
 
     host: str
     port: int
     ca_file: Path | None = None
+
+    async def dial(self, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]) -> Frames:
+        """Open a connection whose certificate and host name are verified before anything is sent.
+
+        Raises:
+            UnavailableError: nobody answers, or the certificate is not the venue's.
+            InputError: the CA file cannot be read.
+        """
+        return await _dial(self, on_frame, on_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +133,10 @@ class _Frames(Int32StringReceiver):  # type: ignore[misc]  # Twisted has no type
         log.error("link.frame_too_long", length=length)
         self.transport.abortConnection()
 
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.transport.abortConnection()
+
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802
         text = str(reason.value) or type(reason.value).__name__
         if not self.secured.done():
@@ -115,7 +149,7 @@ class Link:
 
     def __init__(self, inbox: asyncio.Queue[Received]) -> None:
         self._inbox = inbox
-        self._frames: _Frames | None = None
+        self._frames: Frames | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._requests = TokenBucket(REQUESTS_PER_S, REQUEST_BURST)
@@ -125,15 +159,14 @@ class Link:
         self.why_ended = ""
 
     @classmethod
-    async def connect(cls, address: Address, inbox: asyncio.Queue[Received]) -> Link:
-        """Open a connection whose certificate and host name are verified before anything is sent.
+    async def connect(cls, place: Place, inbox: asyncio.Queue[Received]) -> Link:
+        """Open a connection.
 
         Raises:
-            UnavailableError: nobody answers, or the certificate is not the venue's.
-            InputError: the CA file cannot be read.
+            UnavailableError, InputError: as `Address.dial`.
         """
         link = cls(inbox)
-        link._frames = await _dial(address, link._on_frame, link._on_end)
+        link._frames = await place.dial(link._on_frame, link._on_end)
         return link
 
     # --- out ------------------------------------------------------------------------------------
@@ -162,7 +195,7 @@ class Link:
         if isinstance(message, _HISTORY):
             await asyncio.sleep(self._history.wait_s(monotonic_s()))
         request_id = f"r{next(self._numbers)}"
-        answer: asyncio.Future[Any] = LOOP.create_future()
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[request_id] = answer
         try:
             self.send(message, request_id)
@@ -177,7 +210,7 @@ class Link:
         """Cut the connection, without waiting for anything."""
         if not self.ended.is_set() and self._frames is not None:
             log.warning("link.aborted", why=why)
-            self._frames.transport.abortConnection()
+            self._frames.abort()
             self._on_end(why)
 
     async def keep_alive(self) -> None:

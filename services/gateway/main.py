@@ -22,7 +22,7 @@ from services.gateway.session import Credentials
 from services.gateway.settings import GatewaySettings
 from services.gateway.timing import Timing
 from shared import streams
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.clock import SystemClock
 from shared.errors import InputError, UnavailableError
 from shared.log import add_secret
@@ -67,7 +67,7 @@ def _simulated(path: Path) -> tuple[Address, Credentials]:
 
 
 @asynccontextmanager
-async def build(settings: GatewaySettings, bus: RedisBus) -> AsyncIterator[Service]:
+async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to adapters to handlers: the only function that knows them all."""
     journal = Journal(settings.journal)
     timing = Timing(settings.venue_speed, SystemClock())

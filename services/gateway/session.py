@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from services.gateway import translate
-from services.gateway.link import Address, Link, Received, VenueError
+from services.gateway.link import Link, Place, Received, VenueError
 from services.gateway.protocol import oa
 from services.gateway.slices import Bar
 from shared.account import Position
@@ -61,7 +61,7 @@ class Session:
     @classmethod
     async def open(
         cls,
-        address: Address,
+        place: Place,
         credentials: Credentials,
         book: str,
         symbols: Sequence[str],
@@ -73,7 +73,7 @@ class Session:
             InputError: credentials, account or symbols are wrong: it will not help to try again.
             UnavailableError, VenueError: not now.
         """
-        link = await Link.connect(address, inbox)
+        link = await Link.connect(place, inbox)
         try:
             return await cls._authorise(link, credentials, book, symbols)
         except BaseException:

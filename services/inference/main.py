@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from services.inference.adapters import load_bundle
 from services.inference.handlers import InferenceHandlers
 from services.inference.settings import InferenceSettings
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.errors import InputError
 from shared.messages import FeaturesComputed
 from shared.runtime import Service, on, run
 
 
 @asynccontextmanager
-async def build(settings: InferenceSettings, bus: RedisBus) -> AsyncIterator[Service]:
+async def build(settings: InferenceSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to adapters to handlers: the only function that knows them all.
 
     Raises:

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from services.notifier.adapters import DiscordOutlet, FileOutlet, RetryPolicy
 from services.notifier.handlers import NotifierHandlers, Outlet
 from services.notifier.settings import NotifierSettings
-from shared.bus import RedisBus
+from shared.bus import Bus
 from shared.messages import EntryRefused, EventReported, ExecutionReported, OrderRequested, SignalEmitted
 from shared.runtime import Service, on, run
 
 
 @asynccontextmanager
-async def build(settings: NotifierSettings, bus: RedisBus) -> AsyncIterator[Service]:
+async def build(settings: NotifierSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to adapters to handlers: the only function that knows them all."""
 
     async def save(state: bytes) -> None:
