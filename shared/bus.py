@@ -10,8 +10,10 @@ stopped, lost its lease, woke up) cannot be jumped over.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,11 @@ from types import TracebackType
 from typing import Any, Protocol, cast
 
 import redis.asyncio as redis
+from hiredis import pack_command
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared import streams
@@ -167,12 +170,42 @@ class _Translated:
         task = asyncio.current_task()
         if error is None and task is not None and task.cancelling():
             raise asyncio.CancelledError
-        if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
-            raise BusUnavailableError(f"redis: {error}") from error
+        if isinstance(error, (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)):
+            raise BusUnavailableError(f"redis: {error or type(error).__name__}") from error
         if isinstance(error, ResponseError) and str(error).startswith(("LOADING", "BUSY ", "MASTERDOWN")):
             raise BusUnavailableError(f"redis: {error}") from error
         if isinstance(error, RedisError):
             raise InvariantError(f"redis: {error}") from error
+
+
+class _Line:
+    """One connection for the calls that a bar waits for, one call at a time.
+
+    The library's client takes a connection from its pool for every call, packs in Python and waits in a
+    task of its own: several times the processor time of the call itself (`bench/bus.py`).
+    """
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        settings = {**pool.connection_kwargs, "socket_timeout": None}  # its own costs a task for every call
+        self._connection: Any = pool.connection_class(**settings)
+        self._lock = asyncio.Lock()
+
+    async def call(self, *command: str | bytes | int, wait_s: float = 0.0) -> Any:  # noqa: ANN401
+        """Send a command and return its answer; `wait_s` is how long the server may hold it back."""
+        async with self._lock, asyncio.timeout(SOCKET_TIMEOUT_S + wait_s):
+            try:
+                packed = pack_command(command)  # type: ignore[arg-type] # its stub knows tuples of one only
+                await self._connection.send_packed_command(packed, check_health=False)
+                return await self._connection.read_response(timeout=math.inf)
+            except ResponseError:
+                raise
+            except BaseException:  # an answer that nobody waits for would be taken for the next one's
+                await self._connection.disconnect(nowait=True)
+                raise
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._connection.disconnect(nowait=True)
 
 
 class RedisBus:
@@ -180,6 +213,8 @@ class RedisBus:
 
     def __init__(self, client: redis.Redis, book: str, service: str) -> None:
         self._client: Any = client  # its types allow bytes and None where there is text
+        self._reads = _Line(client.connection_pool)
+        self._calls = _Line(client.connection_pool)
         self._book = book
         self._service = service
         self._owner = secrets.token_hex(4)
@@ -187,7 +222,8 @@ class RedisBus:
         self._deadline_s = 0.0
         self._last_ids: dict[str, str] = {}
         folder = Path(__file__).parent
-        self._commit_script = client.register_script((folder / "commit.lua").read_text())
+        self._commit_script = (folder / "commit.lua").read_text()
+        self._commit_sha = hashlib.sha1(self._commit_script.encode(), usedforsecurity=False).hexdigest()
         self._lease_script = client.register_script((folder / "lease.lua").read_text())
 
     @classmethod
@@ -200,15 +236,23 @@ class RedisBus:
         client = redis.Redis.from_url(
             url,
             decode_responses=True,
+            protocol=2,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
         )
+        bus = cls(client, book, service)
         try:
-            yield cls(client, book, service)
+            yield bus
         finally:
-            await client.aclose()
+            await bus.close()
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._reads.close()
+        await self._calls.close()
+        await self._client.aclose()
 
     @property
     def book(self) -> str:
@@ -270,21 +314,25 @@ class RedisBus:
         """Return entries that were read and never committed, oldest first, after the id `after`."""
         return (await self._read({stream: after}, None)).get(stream, [])
 
+    async def has_pending(self, read: Sequence[Stream]) -> bool:
+        """Whether any of these streams has entries that were read and never committed."""
+        return bool(await self._read(dict.fromkeys(read, "0"), None))
+
     async def _read(
         self, cursors: Mapping[Stream, str], block_ms: int | None
     ) -> dict[Stream, list[Delivery]]:
         by_key = {self.key(stream.name): stream for stream in cursors}
+        block = () if block_ms is None else ("BLOCK", block_ms)
         with _Translated():
-            answer: Any = await self._client.xreadgroup(
-                self._service,
-                _CONSUMER,
-                {self.key(stream.name): cursor for stream, cursor in cursors.items()},
-                count=READ_COUNT,
-                block=block_ms,
+            answer = await self._reads.call(
+                *("XREADGROUP", "GROUP", self._service, _CONSUMER, "COUNT", READ_COUNT, *block),
+                *("STREAMS", *by_key, *cursors.values()),
+                wait_s=(block_ms or 0) / 1000,
             )
         return {
-            by_key[key]: [Delivery(by_key[key], entry_id, fields) for entry_id, fields in entries if fields]
-            for key, entries in _by_stream(answer)
+            by_key[key]: [Delivery(by_key[key], id_, _fields(flat)) for id_, flat in entries if flat]
+            for key, entries in answer or ()
+            if entries
         }
 
     async def history(
@@ -305,7 +353,7 @@ class RedisBus:
             answer = await self._client.xread(cursors, count=1000, block=block_ms)
         return {
             by_key[key]: [(entry_id, streams.decode(fields)) for entry_id, fields in entries]
-            for key, entries in _by_stream(answer)
+            for key, entries in answer
         }
 
     async def last(self, stream: Stream) -> tuple[str, Message] | None:
@@ -320,10 +368,11 @@ class RedisBus:
         Raises:
             UnavailableError: it is not there.
         """
-        entries = await self.history(streams.ACCOUNT, entry_id, entry_id)
+        with _Translated():
+            entries = await self._calls.call("XRANGE", self.key(streams.ACCOUNT.name), entry_id, entry_id)
         if not entries:
             raise UnavailableError(f"account entry {entry_id} is not there")
-        return cast(AccountReported, entries[0][1])
+        return cast(AccountReported, streams.decode(_fields(entries[0][1])))
 
     async def contracts(self) -> dict[str, Contract]:
         """Return the venue's terms of every symbol of the book."""
@@ -426,7 +475,7 @@ class RedisBus:
             *(self.key(streams.stream_of(output.message).name) for output in outputs),
         ]
         with _Translated():
-            status, *detail = await self._commit_script(keys=keys, args=args)
+            status, *detail = await self._run_commit(len(keys), *keys, *args)
         match status:
             case "OK":
                 return cast("list[str]", detail)
@@ -442,6 +491,12 @@ class RedisBus:
                 raise LeaseLostError(f"{self._service}: the lease is {detail[0] or 'nobody'}'s")
             case _:
                 raise InvariantError(f"{self._service}: {' '.join(detail)} stands there with other content")
+
+    async def _run_commit(self, *arguments: str | bytes | int) -> Any:  # noqa: ANN401
+        try:
+            return await self._calls.call("EVALSHA", self._commit_sha, *arguments)
+        except NoScriptError:  # a server that has started anew: nothing was done
+            return await self._calls.call("EVAL", self._commit_script, *arguments)
 
     async def report_health(self, fields: Mapping[str, str]) -> None:
         """Say how this service is: shown by `tradeguard status` and by health checks."""
@@ -461,12 +516,10 @@ class RedisBus:
         return cast(str, entry_id)
 
 
-def _by_stream(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:  # noqa: ANN401
-    """Yield (key, entries) of a read's answer, in the shape of either protocol version."""
-    for key, entries in answer.items() if isinstance(answer, dict) else (answer or ()):
-        flat = entries[0] if entries and isinstance(entries[0], list) else entries
-        if flat:
-            yield key, flat
+def _fields(flat: list[str]) -> dict[str, str]:
+    """Return an entry's fields from their names and values in turn."""
+    pairs = iter(flat)
+    return dict(zip(pairs, pairs, strict=True))
 
 
 def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import uvloop
 from structlog.contextvars import bound_contextvars
 
 from shared import streams
@@ -245,7 +246,8 @@ class Runtime:
                     await self._handle_pending()
                     look_back = self._one_by_one = False
                 # an idle reader looks for entries that were delivered to a process that is gone
-                look_back = not await self._handle_new() and not self._held
+                idle = not await self._handle_new() and not self._held
+                look_back = idle and await self._bus.has_pending(self._read)
                 delay = RETRY_FIRST_S
             except UnavailableError as error:
                 log.warning("runtime.retry", error=str(error), delay_s=delay)
@@ -381,7 +383,7 @@ def run(
     build: Build[SettingsT],
     settings_type: type[SettingsT],
     *,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> None:
     """Run a service until it is told to stop. Exit status: 0 stopped, 1 failed, 2 bad settings or files."""
     try:

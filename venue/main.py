@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import uvloop
 
 from shared.clock import monotonic_s
 from shared.errors import InputError, UnavailableError
@@ -193,7 +194,8 @@ def main() -> None:
     """Run the venue as its own process."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(run(load(VenueSettings)))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(load(VenueSettings)))
     except InputError as error:
         exit_with(error)
     except UnavailableError as error:

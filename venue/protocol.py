@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import struct
 
+import uvloop
 from google.protobuf.message import DecodeError, Message
 
 # Importing the official package starts its client module, which installs a Twisted reactor: the one
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from twisted.internet import asyncioreactor, error
 
 with contextlib.suppress(error.ReactorAlreadyInstalledError):
-    _loop = asyncio.new_event_loop()
+    _loop = uvloop.new_event_loop()
     atexit.register(_loop.close)
     asyncioreactor.install(_loop)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import uvloop
 from twisted.internet import asyncioreactor
 from twisted.internet.error import ReactorAlreadyInstalledError
 
 
 def _loop() -> asyncio.AbstractEventLoop:
     """Return the loop that Twisted runs on: ours, or that of a reactor that the process has already."""
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     try:
         asyncioreactor.install(loop)
     except ReactorAlreadyInstalledError:  # a simulation or a test has the venue in the same process
