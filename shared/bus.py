@@ -14,7 +14,7 @@ import hashlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,13 +31,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from shared import streams
 from shared.clock import monotonic_s
 from shared.contracts import Contract
-from shared.errors import InvariantError, LeaseLostError, UnavailableError
+from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
 from shared.streams import Stream
 
 BLOCK_MS = 500  # how long one read waits; well below the socket's time-out
 SOCKET_TIMEOUT_S = 3.0
 READ_COUNT = 64
+ACCOUNTS_KEPT = 16  # account entries at hand; a slice asks for the newest, a recovery for older ones
 _CONSUMER = "active"
 _ABSENT = "-"  # a key that a script does not touch
 
@@ -215,6 +216,8 @@ class RedisBus:
         self._client: Any = client  # its types allow bytes and None where there is text
         self._reads = _Line(client.connection_pool)
         self._calls = _Line(client.connection_pool)
+        self._follows = _Line(client.connection_pool)
+        self._accounts: dict[str, AccountReported] = {}
         self._book = book
         self._service = service
         self._owner = secrets.token_hex(4)
@@ -252,6 +255,7 @@ class RedisBus:
         """End all connections."""
         await self._reads.close()
         await self._calls.close()
+        await self._follows.close()
         await self._client.aclose()
 
     @property
@@ -368,11 +372,38 @@ class RedisBus:
         Raises:
             UnavailableError: it is not there.
         """
+        if entry_id not in self._accounts:
+            await asyncio.sleep(0)  # written together with its bars: it may have come and be unread
+        if entry_id in self._accounts:
+            return self._accounts[entry_id]
         with _Translated():
             entries = await self._calls.call("XRANGE", self.key(streams.ACCOUNT.name), entry_id, entry_id)
         if not entries:
             raise UnavailableError(f"account entry {entry_id} is not there")
         return cast(AccountReported, streams.decode(_fields(entries[0][1])))
+
+    async def follow_accounts(self) -> None:
+        """Keep the newest account entries at hand, so that a slice need not ask for its own; never ends."""
+        after = "$"
+        while True:
+            try:
+                with _Translated():
+                    answer = await self._follows.call(
+                        *("XREAD", "COUNT", ACCOUNTS_KEPT, "BLOCK", BLOCK_MS),
+                        *("STREAMS", self.key(streams.ACCOUNT.name), after),
+                        wait_s=BLOCK_MS / 1000,
+                    )
+            except BusUnavailableError:  # who reads and commits says so; the server may come back older
+                self._accounts.clear()
+                after = "$"
+                await asyncio.sleep(BLOCK_MS / 1000)
+                continue
+            for _, entries in answer or ():
+                for after, flat in entries:
+                    with suppress(InputError):  # who asks for this entry will be told
+                        self._accounts[after] = cast(AccountReported, streams.decode(_fields(flat)))
+            for old in list(self._accounts)[:-ACCOUNTS_KEPT]:
+                del self._accounts[old]
 
     async def contracts(self) -> dict[str, Contract]:
         """Return the venue's terms of every symbol of the book."""
@@ -410,6 +441,7 @@ class RedisBus:
     async def load_marks(self) -> None:
         """Learn from the server what this service has committed so far."""
         prefix = self.key("")
+        self._accounts.clear()  # a server that came back older may get other entries under the same ids
         with _Translated():
             marks = await self._client.hgetall(self.key(f"marks:{self._service}"))
         self._last_ids = {name.removeprefix(prefix): entry_id for name, entry_id in marks.items()}

@@ -23,6 +23,7 @@ async def build(settings: ExecutorSettings, bus: Bus) -> AsyncIterator[Service]:
             on(SignalEmitted, handlers.on_signal),
         ),
         state=handlers,
+        tasks=(bus.follow_accounts,),
         trouble=handlers.trouble,
     )
 

@@ -16,7 +16,7 @@ from shared.runtime import Service, on, run
 async def build(settings: FeaturesSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to handlers: the only function that knows them all."""
     handlers = FeaturesHandlers(settings.symbols, bus, slices_min=settings.slices_min)
-    yield Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers)
+    yield Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers, tasks=(bus.follow_accounts,))
 
 
 if __name__ == "__main__":

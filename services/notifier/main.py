@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,6 +12,8 @@ from services.notifier.settings import NotifierSettings
 from shared.bus import Bus
 from shared.messages import EntryRefused, EventReported, ExecutionReported, OrderRequested, SignalEmitted
 from shared.runtime import Service, on, run
+
+NICENESS = 10  # an alert can wait some milliseconds for the order that it tells of
 
 
 @asynccontextmanager
@@ -55,4 +58,5 @@ async def build(settings: NotifierSettings, bus: Bus) -> AsyncIterator[Service]:
 
 
 if __name__ == "__main__":
+    os.nice(NICENESS)
     run("notifier", build, NotifierSettings)
