@@ -112,6 +112,9 @@ class Bus(Protocol):
     async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
         """Return entries that were read and never committed, oldest first, after the id `after`."""
 
+    async def has_pending(self, read: Sequence[Stream]) -> bool:
+        """Whether any of these streams has entries that were read and never committed."""
+
     async def load_marks(self) -> None:
         """Learn from the server what this service has committed so far."""
 
@@ -128,6 +131,9 @@ class Bus(Protocol):
 
     async def account(self, entry_id: str) -> AccountReported:
         """Return one account entry; UnavailableError if it is not there."""
+
+    async def follow_accounts(self) -> None:
+        """Keep the newest account entries at hand, so that a slice need not ask for its own; never ends."""
 
     async def contracts(self) -> dict[str, Contract]:
         """Return the venue's terms of every symbol of the book."""
