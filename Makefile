@@ -23,7 +23,7 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 BENCHES := bus features inference
 
-.PHONY: help setup setup-training demo test check bench lock clean
+.PHONY: help setup setup-training demo test check bench chaos lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -58,6 +58,9 @@ check: setup ## lint, format and types
 
 bench: setup ## benchmarks: bus, features, inference
 	@for name in $(BENCHES); do $(BIN)/python -m bench.$$name; done
+
+chaos: setup ## kill, stop and cut off real processes at random while they trade; ARGS='--kills 30 --slices 200'
+	$(BIN)/python -m bench.process_chaos $(ARGS)
 
 lock: ## write requirements.lock anew (needs uv)
 	@command -v uv >/dev/null || { echo "make: uv is not there: install it first" >&2; exit 2; }

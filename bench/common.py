@@ -27,7 +27,7 @@ def figures(samples_s: Sequence[float], unit: str = "ms") -> dict[str, Any]:
     A percentile that so few samples cannot tell from the maximum is None.
     """
     ordered = sorted(samples_s)
-    scale = {"ms": 1e3, "us": 1e6}[unit]
+    scale = {"s": 1.0, "ms": 1e3, "us": 1e6}[unit]
 
     def at(share: float) -> float | None:
         rank = math.ceil(share * len(ordered))

@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ class Progress:
 
 
 Hook = Callable[["Demo"], Awaitable[None]]
+Before = Callable[[Supervisor], AbstractAsyncContextManager[None]]
+
+
+def _nothing(_: Supervisor) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 class Demo:
@@ -89,24 +94,33 @@ class Demo:
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, options: DemoOptions) -> AsyncIterator[Demo]:
-        """Start all processes of a fresh book (or the old one, to resume) and wait until they are ready."""
+    async def start(
+        cls, options: DemoOptions, *, instances: int = 1, before: Before = _nothing
+    ) -> AsyncIterator[Demo]:
+        """Start all processes of a fresh book (or the old one, to resume) and wait until they are ready.
+
+        Args:
+            options: what was asked for.
+            instances: of every service; one of each is active.
+            before: a context entered when the processes have their commands and have not started.
+        """
         _check(options)
         if not options.resume:
             shutil.rmtree(options.folder, ignore_errors=True)
         options.folder.mkdir(parents=True, exist_ok=True)
-        supervisor = Supervisor(options.folder.resolve(), BOOK, environment(options))
-        try:
-            await supervisor.start()
-            async with RedisBus.connect(supervisor.redis_url, BOOK, "supervisor") as bus:
-                demo = cls(options, supervisor, bus)
-                try:
-                    await demo.wait_ready()
-                    yield demo
-                finally:
-                    demo.venue.close()
-        finally:
-            await supervisor.stop()
+        supervisor = Supervisor(options.folder.resolve(), BOOK, environment(options), instances=instances)
+        async with before(supervisor):
+            try:
+                await supervisor.start()
+                async with RedisBus.connect(supervisor.redis_url, BOOK, "supervisor") as bus:
+                    demo = cls(options, supervisor, bus)
+                    try:
+                        await demo.wait_ready()
+                        yield demo
+                    finally:
+                        demo.venue.close()
+            finally:
+                await supervisor.stop()
 
     async def wait_ready(self) -> None:
         """Wait until every service says that it is ready.
@@ -134,8 +148,7 @@ class Demo:
             return str(error)
         waiting = []
         for name, said in health.items():
-            child = self.supervisor.children[name]
-            mine = said.get("pid") == str(child.pid)
+            mine = said.get("pid") in {str(pid) for pid in self.supervisor.pids(name)}
             if not mine or said.get("status") != "ready":
                 waiting.append(
                     f"{name} ({said.get('detail') or said.get('status', 'silent') if mine else 'starting'})"

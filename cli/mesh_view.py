@@ -37,6 +37,7 @@ class MeshView:
     requests: dict[str, OrderRequested] = field(default_factory=dict)
     refusals: dict[str, EntryRefused] = field(default_factory=dict)
     executions: dict[str, list[ExecutionReported]] = field(default_factory=dict)
+    _unsettled: dict[str, ExecutionKind | None] = field(default_factory=dict)  # kept, not searched for
     _after: dict[Stream, str] = field(default_factory=lambda: dict.fromkeys(WATCHED, "0"))
 
     @property
@@ -49,9 +50,10 @@ class MeshView:
         signals = sorted(self.signals.items(), key=lambda item: streams.id_parts(item[0]))
         return [signal for _, signal in dropwhile(lambda item: not item[1].live, signals)]
 
-    async def follow(self, bus: RedisBus, block_ms: int) -> None:
-        """Take what is new, waiting at most `block_ms` for it."""
-        for stream, entries in (await bus.tail(self._after, block_ms)).items():
+    async def follow(self, bus: RedisBus, block_ms: int) -> bool:
+        """Take what is new, waiting at most `block_ms` for it; return whether there was something."""
+        found = await bus.tail(self._after, block_ms)
+        for stream, entries in found.items():
             for entry_id, message in entries:
                 self._after[stream] = entry_id
                 match message:
@@ -59,10 +61,13 @@ class MeshView:
                         self.signals[entry_id] = message
                     case OrderRequested():
                         self.requests[message.client_order_id] = message
+                        self._follow_status(message.client_order_id)
                     case EntryRefused():
                         self.refusals[message.client_order_id] = message
                     case ExecutionReported():
                         self.executions.setdefault(message.client_order_id, []).append(message)
+                        self._follow_status(message.client_order_id)
+        return bool(found)
 
     def status(self, client_order_id: str) -> ExecutionKind | None:
         """Return the last thing that happened to an order; None: nothing yet."""
@@ -71,8 +76,14 @@ class MeshView:
 
     def unsettled(self) -> dict[str, ExecutionKind | None]:
         """Return the orders something is still to come of, with where they stand."""
-        found = {order: self.status(order) for order in self.requests}
-        return {order: status for order, status in found.items() if status not in SETTLED}
+        return dict(self._unsettled)
+
+    def _follow_status(self, order: str) -> None:
+        status = self.status(order)
+        if order not in self.requests or status in SETTLED:
+            self._unsettled.pop(order, None)
+        else:
+            self._unsettled[order] = status
 
     def missing_of(self, book: str, close_ms: int, symbols: int) -> list[str]:
         """Return what is not there yet of a slice: signals, and the decisions they ask for."""

@@ -58,7 +58,8 @@ class Child:
 class Supervisor:
     """The processes of one book in one folder."""
 
-    def __init__(self, folder: Path, book: str, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, book: str, env: Mapping[str, str], *, instances: int = 1) -> None:
+        """Name the processes; with several instances of every service, all but one of each stand by."""
         self.folder = folder
         self.redis_port = _free_port()
         self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
@@ -80,8 +81,13 @@ class Supervisor:
         self.children = {
             "valkey": Child("valkey", self._valkey_command(), common),
             "venue": Child("venue", [*python, "venue.main"], common, says_ready=self.venue_file),
-            **{name: Child(name, [*python, f"services.{name}.main"], common) for name in SERVICES},
         }
+        self.instances: dict[str, list[Child]] = {}
+        for service in SERVICES:
+            names = [service, *(f"{service}-{number}" for number in range(2, instances + 1))]
+            command = [*python, f"services.{service}.main"]
+            self.instances[service] = [Child(name, command, common) for name in names]
+            self.children |= {child.name: child for child in self.instances[service]}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,14 +112,16 @@ class Supervisor:
         await self._until(self._valkey_answers, "valkey")
         self._keep("venue")
         await self._until(self.children["venue"].said.is_set, "venue")
-        for name in services:
-            self._keep(name)
+        for service in services:
+            for child in self.instances[service]:
+                self._keep(child.name)
 
     async def stop(self) -> None:
         """Stop all in the order of the pipeline, the servers last; kill what does not stop in time."""
         self._stopping = True
-        for group in (SERVICES, ("venue",), ("valkey",)):
-            running = [child.process for child in map(self.children.__getitem__, group) if child.pid]
+        servers = [self.children["venue"]], [self.children["valkey"]]
+        for group in ([child for each in self.instances.values() for child in each], *servers):
+            running = [child.process for child in group if child.pid]
             for process in running:
                 if process and process.returncode is None:
                     process.terminate()
@@ -128,12 +136,24 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def kill(self, name: str) -> None:
-        """SIGKILL one process; it is restarted."""
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send one process a signal; it is restarted if it dies of it.
+
+        Raises:
+            UnavailableError: it is not running.
+        """
         pid = self.children[name].pid
         if pid is None:
             raise UnavailableError(f"{name} is not running")
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one process; it is restarted."""
+        self.signal(name, signal.SIGKILL)
+
+    def pids(self, service: str) -> set[int]:
+        """Return the process ids of the running instances of a service."""
+        return {child.pid for child in self.instances[service] if child.pid is not None}
 
     def rss_mb(self) -> dict[str, float]:
         """Return the resident memory of every process, in MB."""

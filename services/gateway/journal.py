@@ -17,8 +17,12 @@ from typing import IO
 
 from services.gateway.orders import Status
 from shared import streams
-from shared.errors import InputError
+from shared.clock import monotonic_s
+from shared.errors import InputError, UnavailableError
 from shared.messages import ExecutionReported, OrderRequested
+
+FREE_S = 5.0
+FREE_POLL_S = 0.05
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
@@ -51,30 +55,60 @@ class OrderRecord:
 class Journal:
     """One book's journal. Writes run in one thread of their own: a commit waits for the disk."""
 
+    _lock_file: IO[str]
+    _db: sqlite3.Connection
+    _reads: sqlite3.Connection  # sees what is committed, never a half
+
     def __init__(self, path: Path) -> None:
+        """Name it; it is opened by the instance that is active."""
+        self._path = path
+        self._is_open = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    def open(self) -> None:
         """Open or create it.
 
         Raises:
-            InputError: another gateway holds it, or it cannot be written.
+            UnavailableError: another gateway holds it.
+            InputError: it cannot be written.
         """
+        path = self._path
         self._lock_file = _locked(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._reads = sqlite3.connect(path, isolation_level=None)  # sees what is committed, never a half
+            self._reads = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
             self._lock_file.close()
             raise InputError(f"GATEWAY_JOURNAL {path}: {error}") from error
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._is_open = True
+
+    async def open_when_free(self) -> None:
+        """Open it as soon as the gateway before lets go: one that lost its lease may still be ending.
+
+        Raises:
+            UnavailableError: it did not let go in time.
+            InputError: it cannot be written.
+        """
+        deadline_s = monotonic_s() + FREE_S
+        while not self._is_open:
+            try:
+                self.open()
+            except UnavailableError:
+                if monotonic_s() > deadline_s:
+                    raise
+                await asyncio.sleep(FREE_POLL_S)
 
     def close(self) -> None:
         """Finish the write in hand and let go of the file."""
         self._thread.shutdown()
-        self._db.close()
-        self._reads.close()
-        self._lock_file.close()
+        if self._is_open:
+            self._is_open = False
+            self._db.close()
+            self._reads.close()
+            self._lock_file.close()
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -176,7 +210,9 @@ def _locked(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise InputError(f"GATEWAY_JOURNAL {path}: {error}; is another gateway running on it?") from error
+        raise UnavailableError(
+            f"GATEWAY_JOURNAL {path}: {error}; is another gateway running on it?"
+        ) from error
     return file
 
 

@@ -82,6 +82,7 @@ async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
     handlers = GatewayHandlers(desk)
 
     async def start() -> None:
+        await journal.open_when_free()  # a standby leaves it to the active one
         account, bar = await bus.last(streams.ACCOUNT), await bus.last(streams.BARS)
         await desk.start(account[0] if account else None)
         await feed.start(cast(BarClosed, bar[1]) if bar else None)

@@ -59,7 +59,7 @@ class Outbox:
         self._pending: deque[_Pending] = deque()
         self._something = asyncio.Event()  # to publish
         self._published = 0  # number of the last execution that the streams have
-        self.last_number = journal.last_number()  # of the executions that were put in
+        self.last_number = 0  # of the executions that were put in
         self.slice_times: dict[
             str, tuple[float, float]
         ] = {}  # account id -> closing quote came, bars written
@@ -70,6 +70,7 @@ class Outbox:
         Raises:
             InputError: the streams know executions that the journal does not: it is not this book's.
         """
+        self.last_number = self._journal.last_number()
         self._published = await self._bus.counter(execution_key())
         if self._published > self.last_number:
             raise InputError(

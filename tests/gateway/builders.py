@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from services.gateway.journal import Journal
 from services.gateway.slices import Bar
 from shared import messages as m
 
@@ -71,3 +73,10 @@ def an_execution(
 def a_bar(symbol: str, index: int, close: int = 110_000, *, volume: int = 1) -> Bar[int]:
     """Return the bar of the index-th five minutes."""
     return Bar(symbol, index * STEP_MS, 110_000, max(110_000, close), min(110_000, close), close, volume)
+
+
+def a_journal(path: Path) -> Journal:
+    """Return a journal that is open."""
+    journal = Journal(path)
+    journal.open()
+    return journal

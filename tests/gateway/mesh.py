@@ -36,6 +36,7 @@ from shared.messages import (
     ExecutionReported,
     OrderRequested,
 )
+from tests.gateway.builders import a_journal
 from tests.gateway.loop import until, until_so
 from tests.venue.conftest import a_setting
 from venue.main import RunningVenue, serve
@@ -224,7 +225,7 @@ async def a_gateway(place: Place, *, wait: bool = True) -> AsyncIterator[Gateway
     Raises:
         What a task of the gateway ended with, if one did.
     """
-    journal = Journal(place.folder / "journal.db")
+    journal = a_journal(place.folder / "journal.db")
     async with RedisBus.connect(place.redis_url, place.book, "gateway") as bus:
         await bus.hold_lease(600)
         gateway = Gateway(place, bus, journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import sqlite3
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.journal import Journal
+from services.gateway.journal import FREE_POLL_S, Journal
 from services.gateway.orders import Status
-from shared.errors import InputError
+from shared.errors import InputError, UnavailableError
 from shared.messages import ExecutionKind
-from tests.gateway.builders import a_request, an_execution
+from tests.gateway.builders import a_journal, a_request, an_execution
 
 E = ExecutionKind
 
@@ -25,13 +26,12 @@ WRITER = """
 import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
-from services.gateway.journal import Journal
 from services.gateway.orders import Status
 from shared.messages import ExecutionKind
-from tests.gateway.builders import CLOSE, a_request, an_execution
+from tests.gateway.builders import CLOSE, a_journal, a_request, an_execution
 
 async def main():
-    journal = Journal(Path(sys.argv[1]))
+    journal = a_journal(Path(sys.argv[1]))
     for number in range(1, 100_000):
         request = a_request(close=CLOSE + timedelta(minutes=5 * number))
         await journal.begin(request, number)
@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def journal(path: Path) -> AsyncIterator[Journal]:
-    opened = Journal(path)
+    opened = a_journal(path)
     yield opened
     opened.close()
 
@@ -60,7 +60,7 @@ async def test_order_begun_is_known_after_a_crash(journal: Journal, path: Path, 
     await journal.begin(request, 1_000)
     crashed = tmp_path / "crashed"
     shutil.copytree(path.parent, crashed)
-    reopened = Journal(crashed / "journal.db")
+    reopened = a_journal(crashed / "journal.db")
     record = reopened.order(request.client_order_id)
     reopened.close()
     assert record is not None
@@ -78,7 +78,7 @@ def test_killed_writer_leaves_everything_it_said(path: Path) -> None:
             said.append(line.strip())
             if len(said) == 50:
                 process.send_signal(signal.SIGKILL)
-    journal = Journal(path)
+    journal = a_journal(path)
     events = journal.events()
     orders = journal.orders(*Status)
     journal.close()
@@ -91,16 +91,27 @@ def test_killed_writer_leaves_everything_it_said(path: Path) -> None:
 
 async def test_second_gateway_on_a_journal_is_refused(journal: Journal, path: Path) -> None:
     """Two gateways on one journal would send twice."""
-    with pytest.raises(InputError, match=r"GATEWAY_JOURNAL .*journal.db: .*another gateway") as caught:
-        Journal(path)
+    with pytest.raises(UnavailableError, match=r"GATEWAY_JOURNAL .*journal.db: .*another gateway") as caught:
+        a_journal(path)
     assert str(path) in str(caught.value)
     await journal.begin(a_request(), 1)  # and the first goes on
 
 
+async def test_a_standby_opens_the_journal_when_the_one_before_lets_go(journal: Journal, path: Path) -> None:
+    """A gateway that was paused has lost its lease, and holds the journal until it has noticed."""
+    standby = Journal(path)
+    waiting = asyncio.create_task(standby.open_when_free())
+    await asyncio.sleep(3 * FREE_POLL_S)
+    assert not waiting.done()
+    journal.close()
+    await waiting
+    standby.close()
+
+
 def test_journal_is_free_again_when_its_gateway_has_ended(path: Path) -> None:
     """A standby takes over at once: the lock is the process's, not a file's."""
-    Journal(path).close()
-    Journal(path).close()
+    a_journal(path).close()
+    a_journal(path).close()
 
 
 @pytest.mark.parametrize("content", ["", "x" * 5000])
@@ -109,11 +120,11 @@ def test_file_that_is_no_journal_is_refused_in_words(path: Path, content: str) -
     path.parent.mkdir(parents=True)
     path.write_text(content)
     if not content:
-        Journal(path).close()  # an empty file is a journal that was never written to
+        a_journal(path).close()  # an empty file is a journal that was never written to
         return
     for _ in range(2):  # and the lock is let go of
         with pytest.raises(InputError, match=r"GATEWAY_JOURNAL .*not a database"):
-            Journal(path)
+            a_journal(path)
     assert path.read_text() == content
 
 
@@ -121,7 +132,7 @@ def test_folder_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> No
     """The volume is not mounted, or a file stands where its folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="GATEWAY_JOURNAL"):
-        Journal(tmp_path / "file" / "journal.db")
+        a_journal(tmp_path / "file" / "journal.db")
 
 
 async def test_order_begins_once(journal: Journal) -> None:
@@ -185,11 +196,11 @@ async def test_orders_are_listed_by_status_oldest_first(journal: Journal) -> Non
 
 async def test_facts_are_remembered_and_replaced(path: Path) -> None:
     """The peak of the equity survives a restart."""
-    journal = Journal(path)
+    journal = a_journal(path)
     await journal.remember(peak_equity="10000.00", initial_equity="9000")
     await journal.remember(peak_equity="10100.00")
     journal.close()
-    reopened = Journal(path)
+    reopened = a_journal(path)
     facts = [reopened.fact(name) for name in ("peak_equity", "initial_equity", "nothing")]
     reopened.close()
     assert facts == ["10100.00", "9000", None]
