@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ SERVICES = ("gateway", "features", "inference", "executor", "notifier")
 POLL_S = 0.05  # between two looks for an acknowledgement
 EVENTS_COUNT = 500  # read at a time
 TIMEOUT_S = 10.0  # an executor that decides a slice answers in milliseconds
+PLACES = 6  # that numbers are shown with
 BEAT_AGE_MAX_S = 5.0  # or the lease's life, where that is longer: four beats fit into it
 
 
@@ -186,6 +188,7 @@ class Status:
     groups: list[dict[str, Any]]
     last_slice: str | None
     control: dict[str, Any]
+    limits: list[dict[str, Any]]  # of the whole book, as of the last live slice
     account: dict[str, Any] | None
     halt_file: str | None  # None: it does not stand
     problems: list[str]
@@ -205,6 +208,7 @@ class Status:
             parts.append(f"HALT FILE {self.halt_file} stands: no order leaves the gateway")
         services = ({"service": name, **fields} for name, fields in self.services.items())
         parts += ["", _table(list(services)), "", _table(self.groups) or "no group reads a stream yet"]
+        parts += ["", _table(self.limits)] if self.limits else []
         if self.account:
             account, positions = self.account, self.account["positions"]
             money = f"balance {account['balance']}, equity {account['equity']} {account['currency']}"
@@ -230,7 +234,7 @@ async def _status(settings: ServiceSettings, book: str, halt_file: Path) -> Stat
         health = {name: _beat(await bus.health(name), utc_now()) for name in SERVICES}
         bar = await bus.last(streams.BARS)
         account = await bus.last(streams.ACCOUNT)
-        control = _control(await bus.state())
+        saved = await bus.state()
     groups = await _groups(settings.redis_url, book)
     halted = await asyncio.to_thread(halt_file.exists)
     return Status(
@@ -238,7 +242,8 @@ async def _status(settings: ServiceSettings, book: str, halt_file: Path) -> Stat
         services=health,
         groups=groups,
         last_slice=cast(BarClosed, bar[1]).close_time.isoformat() if bar else None,
-        control=control,
+        control=_control(saved),
+        limits=_limits(saved),
         account=_account(cast(AccountReported, account[1])) if account else None,
         halt_file=str(halt_file) if halted else None,
         problems=[text for name, beat in health.items() if (text := _trouble(name, beat, age_max_s))],
@@ -277,6 +282,31 @@ def _control(state: bytes | None) -> dict[str, Any]:
         return ExecutorState.model_validate_json(state).control.model_dump(mode="json")
     except ValidationError:
         return {"state": "HALTED", "who": "", "why": "the saved state is unreadable", "since": None}
+
+
+def _limits(state: bytes | None) -> list[dict[str, Any]]:
+    """Return how far each limit of the book is, as the executor saved it; none if that cannot be read."""
+    try:
+        standing = ExecutorState.model_validate_json(state).standing if state else {}
+    except ValidationError:
+        return []
+    return [
+        {
+            "limit": name.value,
+            "value": _text(each.value),
+            "bound": _text(each.bound),
+            "used_percent": _percent(each.value, each.bound),
+            "trips": each.trips,
+            "counted_from": _text(each.money.level) if each.money else None,
+            "trips_at": _text(each.money.trips_at) if each.money else None,
+            "stops": each.stops,
+        }
+        for name, each in standing.items()
+    ]
+
+
+def _percent(value: Decimal | None, bound: Decimal | None) -> float | None:
+    return round(float(100 * value / bound), 1) if value is not None and bound else None
 
 
 def _account(account: AccountReported) -> dict[str, Any]:
@@ -330,6 +360,8 @@ async def _groups(url: str, book: str) -> list[dict[str, Any]]:
 
 
 def _text(value: object) -> str | None:
+    if isinstance(value, Decimal):
+        return streams.decimal_text(round(value, PLACES))
     return None if value is None else str(value)
 
 

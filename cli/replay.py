@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cli.recorded import Recorded
 from cli.streams import table
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.executor.settings import ExecutorSettings
 from services.features.settings import FeaturesSettings
 from services.inference.adapters import load_bundle

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.executor.handlers import ExecutorHandlers
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.features.handlers import FeaturesHandlers
 from services.features.schema import alpha_schema, guard_schema
 from services.inference.bundle import Bundle

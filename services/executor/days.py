@@ -1,57 +1,74 @@
-"""The trading day: when it rolls, what the equity was then, and how much of it is lost since."""
+"""When the trading day rolls, and in which hours entries are wanted. Daylight saving time is followed."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict
+from shared.errors import InputError
 
-from services.executor.limits import Policy
-
-
-class EquityMark(BaseModel):
-    """Equity at a moment. The initial equity beside it moves only by deposits and withdrawals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    equity: Decimal
-    initial_equity: Decimal
+_FRIDAY = 4
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-class Day(BaseModel):
-    """The running day, and the equity it is measured by."""
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """The hour of a zone at which the trading day rolls."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    zone: str = "America/New_York"
+    hour: int = 17
 
-    date: date
-    baseline: EquityMark  # at the roll, or the last one known before it
-    latest: EquityMark
-    loss_told: bool = False  # the limit is announced once a day
+    def date(self, at: datetime) -> date:
+        """Return the day that `at` belongs to; the roll itself belongs to the new one."""
+        local = at.astimezone(ZoneInfo(self.zone))
+        return local.date() + timedelta(days=self.hour > 0 and local.hour >= self.hour)
 
-
-def trading_date(at: datetime, policy: Policy) -> date:
-    """Return the day that `at` belongs to; the roll itself belongs to the new one."""
-    local = at.astimezone(ZoneInfo(policy.day_roll_zone))
-    return local.date() + timedelta(days=local.hour >= policy.day_roll_hour)
-
-
-def is_roll(at: datetime, policy: Policy) -> bool:
-    """Whether `at` is the very moment of a roll."""
-    return trading_date(at, policy) != trading_date(at - timedelta(microseconds=1), policy)
+    def is_at(self, at: datetime) -> bool:
+        """Whether `at` is the very moment of a roll."""
+        return self.date(at) != self.date(at - timedelta(microseconds=1))
 
 
-def day_after(day: Day | None, at: datetime, now: EquityMark, policy: Policy) -> Day:
-    """Return the day as it stands after a slice that closed at `at` with the equity `now`."""
-    today = trading_date(at, policy)
-    if day is not None and day.date == today:
-        return day.model_copy(update={"latest": now})
-    baseline = now if day is None or is_roll(at, policy) else day.latest
-    return Day(date=today, baseline=baseline, latest=now)
+MARKET_ROLL = Roll()  # of the FX market: swaps are booked, and the week ends on Friday
 
 
-def loss_fraction(day: Day) -> Decimal | None:
-    """Return the loss since the baseline as a fraction of it, without money paid in or out; None: unknown."""
-    start = day.baseline.equity + day.latest.initial_equity - day.baseline.initial_equity
-    return (start - day.latest.equity) / start if start > 0 else None
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the day, from `start` to before `end`; over midnight where the end is earlier."""
+
+    start: time
+    end: time
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Return the window of a text such as 07:00-20:00.
+
+        Raises:
+            InputError: it is another text, or the window is empty.
+        """
+        found = _WINDOW.fullmatch(text.strip())
+        if found is None or found[1] + found[2] == found[3] + found[4]:
+            raise InputError(f"hours {text!r}: give a start and another end, such as 07:00-20:00")
+        start_hour, start_minute, end_hour, end_minute = map(int, found.groups())
+        return cls(time(start_hour, start_minute), time(end_hour, end_minute))
+
+    def holds(self, at: time) -> bool:
+        """Whether a time of day lies in it."""
+        if self.start < self.end:
+            return self.start <= at < self.end
+        return at >= self.start or at < self.end
+
+
+def around_roll(at: datetime, *, before_min: int, after_min: int) -> bool:
+    """Whether `at` is from so many minutes before the market's roll to before so many after it."""
+    local = at.astimezone(ZoneInfo(MARKET_ROLL.zone))
+    minutes = 60 * (local.hour - MARKET_ROLL.hour) + local.minute + local.second / 60
+    return -before_min <= minutes < after_min
+
+
+def before_weekend(at: datetime, minutes: int) -> bool:
+    """Whether `at` is within the last minutes of the market's week, or after it on that Friday."""
+    local = at.astimezone(ZoneInfo(MARKET_ROLL.zone))
+    left = 60 * MARKET_ROLL.hour - 60 * local.hour - local.minute - local.second / 60
+    return local.weekday() == _FRIDAY and left <= minutes

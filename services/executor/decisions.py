@@ -7,16 +7,19 @@ the same decisions however the streams ran against each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
-from services.executor import limits
-from services.executor.days import Day, EquityMark, day_after, loss_fraction
-from services.executor.limits import Limit, LimitName, Policy, first_tripped
+from services.executor import rules
+from services.executor.flattening import begun_by_limit
+from services.executor.limits import Limit, LimitName, Rule, number
+from services.executor.losses import memories_after
+from services.executor.policy import Policy
 from services.executor.reservations import Request, after_account, client_order_id
-from services.executor.sizing import Funds, NotSized, Sized, size_position
+from services.executor.situation import Situation
+from services.executor.sizing import NotSized, Sized, size_position
 from services.executor.state import ExecutorState
 from shared.contracts import Contract
 from shared.errors import UnavailableError
@@ -27,8 +30,6 @@ from shared.messages import (
     EventReported,
     Message,
     OrderRequested,
-    PositionReported,
-    QuoteReported,
     Severity,
     SignalEmitted,
     Verdict,
@@ -41,23 +42,6 @@ _UNKNOWN_STATE = "the saved state was unreadable; entries begin at the next slic
 class _Refusal:
     reason: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Situation:
-    """What the entries of one slice are decided on; the ledger grows with each request."""
-
-    account: AccountReported
-    state: ExecutorState
-    contracts: Mapping[str, Contract]
-    policy: Policy
-    inputs: dict[str, str]
-    is_known: bool
-
-    @property
-    def held(self) -> dict[str, Request]:
-        """Requests that hold a slot as of the account."""
-        return self.state.ledger.holding_as_of(self.account.execution_number)
 
 
 def decide_slice(
@@ -91,44 +75,75 @@ def decide_slice(
     is_known = ledger.is_known
     if not is_known:
         state = state.model_copy(update={"ledger": after_account(ledger, account, book=policy.book)})
+    streak = state.streak.after(ledger.results_as_of(account.execution_number))
+    state = state.model_copy(update={"streak": streak})
     messages: list[Message] = []
-    if signals[0].live and account.live:
-        told, day = _day(signals[-1], account, state.day, policy)
-        messages += told
-        state = state.model_copy(update={"day": day})
-    situation = _Situation(account, state, contracts, policy, inputs, is_known)
+    situation = Situation(signals[-1], account, state, contracts, policy, inputs, is_known)
+    if situation.live:
+        messages, situation = _measured(situation)
     for signal in signals:
-        key = client_order_id(policy.book, signal.close_time, signal.symbol)
+        key = client_order_id(policy.book, close_time, signal.symbol)
         if signal.verdict is Verdict.ALLOW and key not in situation.state.ledger.requests:
-            message, situation = _decide(signal, key, situation)
+            message, situation = _decide(key, replace(situation, signal=signal))
             messages.append(message)
     ledger = situation.state.ledger.without_settled(account.execution_number, close_time)
     return messages, situation.state.model_copy(update={"ledger": ledger})
 
 
-def _day(
-    signal: SignalEmitted, account: AccountReported, before: Day | None, policy: Policy
-) -> tuple[list[Message], Day]:
-    """Return the day after this slice, and the announcement when its loss reaches the limit first."""
-    mark = EquityMark(equity=account.equity, initial_equity=account.initial_equity)
-    day = day_after(before, signal.close_time, mark, policy)
-    limit = limits.day_loss(policy, loss_fraction(day))
-    if day.loss_told or not limit.trips:
-        return [], day
-    event = EventReported(
-        meta=signal.meta.effect(EventReported, LimitName.DAY_LOSS),
+# --- what the limits remember ---------------------------------------------------------------------
+
+
+def _measured(situation: Situation) -> tuple[list[Message], Situation]:
+    """Bring what the limits remember up to a live slice; tell what trips, and what trips no more."""
+    before, policy, account = situation.state, situation.policy, situation.account
+    close_time = situation.signal.close_time
+    changes = {
+        "losses": memories_after(policy.losses, before.losses, close_time, account),
+        "streak": before.streak.rested(
+            close_time, losses_max=policy.losing_streak_max, cooldown_min=policy.losing_streak_cooldown_min
+        ),
+        "requested": tuple(at for at in before.requested if at > close_time - rules.HOUR),
+    }
+    situation = replace(situation, state=before.model_copy(update=changes))
+    limits = list(rules.of_book(situation))
+    standing = {limit.name: rules.standing(limit, situation) for _, limit in limits}
+    state = situation.state.model_copy(update={"standing": standing})
+    changed = [
+        (rule, limit)
+        for rule, limit in limits
+        if rule.told is not None and limit.trips != _tripped(before, limit.name)
+    ]
+    messages: list[Message] = [_told(rule, limit, situation) for rule, limit in changed]
+    broken = [limit for _, limit in changed if limit.trips and policy.loss_rule(limit.name)]
+    if broken and policy.flatten_on_loss:
+        announced, state = begun_by_limit(state, broken[0], situation.signal)
+        messages += announced
+    return messages, replace(situation, state=state)
+
+
+def _tripped(state: ExecutorState, name: LimitName) -> bool:
+    return name in state.standing and state.standing[name].trips
+
+
+def _told(rule: Rule[Situation], limit: Limit, situation: Situation) -> EventReported:
+    text = limit.text if limit.trips else f"{limit.name} stops nothing any more"
+    account = situation.account
+    return EventReported(
+        meta=situation.signal.meta.effect(EventReported, limit.name),
         service="executor",
         kind="limit",
-        severity=Severity.CRITICAL,
-        text=limit.text,
-        details={"limit": limit.name, "baseline": str(day.baseline.equity), "equity": str(account.equity)},
+        severity=(rule.told or Severity.INFO) if limit.trips else Severity.INFO,
+        text=text,
+        details={"limit": limit.name, "equity": str(account.equity), "balance": str(account.balance)},
     )
-    return [event], day.model_copy(update={"loss_told": True})
 
 
-def _decide(signal: SignalEmitted, key: str, situation: _Situation) -> tuple[Message, _Situation]:
+# --- one entry ------------------------------------------------------------------------------------
+
+
+def _decide(key: str, situation: Situation) -> tuple[Message, Situation]:
     """Return a request with its slot and margin reserved, or the refusal."""
-    size = _sized(signal, situation)
+    size, signal = _sized(situation), situation.signal
     if isinstance(size, _Refusal):
         refused = EntryRefused(
             meta=signal.meta.effect(EntryRefused, signal.symbol),
@@ -141,11 +156,12 @@ def _decide(signal: SignalEmitted, key: str, situation: _Situation) -> tuple[Mes
             inputs=situation.inputs,
         )
         return refused, situation
-    request = _requested(signal, key, size, situation)
-    return request, _with_reserved(request, signal, size, situation)
+    request = _requested(key, size, situation)
+    return request, _with_reserved(request, size, situation)
 
 
-def _requested(signal: SignalEmitted, key: str, size: Sized, situation: _Situation) -> OrderRequested:
+def _requested(key: str, size: Sized, situation: Situation) -> OrderRequested:
+    signal = situation.signal
     return OrderRequested.model_validate(  # `_lacking` and the limits have refused what may be None
         {
             "meta": signal.meta.effect(OrderRequested, signal.symbol),
@@ -168,64 +184,52 @@ def _requested(signal: SignalEmitted, key: str, size: Sized, situation: _Situati
     )
 
 
-def _with_reserved(
-    request: OrderRequested, signal: SignalEmitted, size: Sized, situation: _Situation
-) -> _Situation:
+def _with_reserved(request: OrderRequested, size: Sized, situation: Situation) -> Situation:
+    state, close_time = situation.state, situation.signal.close_time
     reserved = Request(
-        symbol=request.symbol, close_time=signal.close_time, margin=size.margin, notional=size.notional
+        symbol=request.symbol,
+        direction=request.direction,
+        close_time=close_time,
+        margin=size.margin,
+        notional=size.notional,
     )
-    ledger = situation.state.ledger
-    grown = ledger.model_copy(update={"requests": ledger.requests | {request.client_order_id: reserved}})
-    return replace(situation, state=situation.state.model_copy(update={"ledger": grown}))
+    grown = {
+        "ledger": state.ledger.with_request(request.client_order_id, reserved),
+        "requested": (*state.requested, close_time),
+    }
+    return replace(situation, state=state.model_copy(update=grown))
 
 
-def _sized(signal: SignalEmitted, situation: _Situation) -> Sized | _Refusal:
+def _sized(situation: Situation) -> Sized | _Refusal:
     """Return the size of an entry that nothing stops, or what stops it first."""
-    control = situation.state.control
+    control, signal = situation.state.control, situation.signal
     if not control.allows_entries:
         return _Refusal(control.state, f"{control.state} by {control.who}: {control.why}")
     if not situation.is_known:
         return _Refusal("STATE_UNKNOWN", _UNKNOWN_STATE)
-    tripped = first_tripped(_limits(signal, situation))
+    tripped = rules.first_tripped(situation)
     if tripped is not None:
         return _Refusal(tripped.name, tripped.text)
-    contract, quote = situation.contracts.get(signal.symbol), situation.account.quotes.get(signal.symbol)
+    contract, quote = situation.contracts.get(signal.symbol), situation.quote
     if contract is None or quote is None:
         return _Refusal("CONTRACT_UNKNOWN", f"no terms of {signal.symbol} as this account entry knows them")
     lacking = _lacking(signal, contract)
     if lacking:
         return _Refusal("SIGNAL_INCOMPLETE", lacking)
-    usd_conversion = _usd_conversion(situation)
+    usd_conversion = situation.usd_conversion
     if usd_conversion is None:
         return _Refusal("CONVERSION_UNKNOWN", f"no rate from USD to {situation.account.currency}")
     size = size_position(
         contract,
-        _funds(situation),
+        situation.funds,
         price=quote.ask if signal.direction is Direction.LONG else quote.bid,
         stop_distance=signal.stop_distance or Decimal(0),
-        risk_fraction=limits.number(signal.risk_fraction or 0.0),
+        risk_fraction=number(signal.risk_fraction or 0.0),
         conversion=quote.conversion,
         usd_conversion=usd_conversion,
         policy=situation.policy.sizing,
     )
     return _Refusal(size.reason, size.detail) if isinstance(size, NotSized) else size
-
-
-def _limits(signal: SignalEmitted, situation: _Situation) -> Iterator[Limit]:
-    """Yield every limit, the widest reasons first; only the first that trips is told."""
-    account, policy, day = situation.account, situation.policy, situation.state.day
-    quote = account.quotes.get(signal.symbol)
-    yield limits.stale_slice(live=signal.live and account.live)
-    yield limits.day_loss(policy, loss_fraction(day) if day else None)
-    yield limits.synthetic_bar(policy, synthetic=signal.synthetic, real_bars=signal.real_bars)
-    yield limits.stale_quote(policy, quote.age_s if quote else None)
-    yield limits.asset_lock(_holders(signal.symbol, situation))
-    yield limits.open_positions(policy, _slots_taken(situation))
-    yield limits.risk_per_trade(policy, signal.risk_fraction)
-    if quote:  # without one the quote's age has tripped
-        yield limits.spread(policy, quote.bid, quote.ask, signal.stop_distance)
-    yield limits.notional(policy, _used_notional(situation), account.equity)
-    yield limits.free_margin(_reserved_margin(situation), account.free_margin)
 
 
 def _lacking(signal: SignalEmitted, contract: Contract) -> str:
@@ -240,65 +244,3 @@ def _lacking(signal: SignalEmitted, contract: Contract) -> str:
         if distance is None or distance < least:
             return f"{name} {distance}: at least {least:f}"
     return ""
-
-
-# --- what the account and the reserved slots take together ------------------------------------------
-
-
-def _holders(symbol: str, situation: _Situation) -> int:
-    positions = sum(position.symbol == symbol for position in situation.account.positions)
-    return positions + sum(request.symbol == symbol for request in situation.held.values())
-
-
-def _slots_taken(situation: _Situation) -> int:
-    """Count positions of any owner, and reserved slots that have no position yet."""
-    labels = {position.client_order_id for position in situation.account.positions}
-    return len(situation.account.positions) + len(situation.held.keys() - labels)
-
-
-def _used_notional(situation: _Situation) -> Decimal | None:
-    """Return what positions and reserved slots are worth in account currency; None if one is not known."""
-    parts = [_position_notional(position, situation.account) for position in situation.account.positions]
-    return _total([*parts, *(request.notional for request in situation.held.values())])
-
-
-def _position_notional(position: PositionReported, account: AccountReported) -> Decimal | None:
-    quote = account.quotes.get(position.symbol)
-    if quote is not None:
-        return position.volume_units * quote.ask * quote.conversion
-    # a foreign position in a symbol that we do not watch: its margin says how large it is
-    return position.used_margin * account.leverage if position.used_margin > 0 else None
-
-
-def _reserved_margin(situation: _Situation) -> Decimal | None:
-    return _total([request.margin for request in situation.held.values()])
-
-
-def _total(parts: Sequence[Decimal | None]) -> Decimal | None:
-    known = [part for part in parts if part is not None]
-    return sum(known, Decimal(0)) if len(known) == len(parts) else None
-
-
-def _funds(situation: _Situation) -> Funds:
-    account, unknown = situation.account, Decimal("NaN")
-    used, reserved = _used_notional(situation), _reserved_margin(situation)
-    return Funds(
-        equity=account.equity,
-        free_margin=account.free_margin,
-        leverage=account.leverage,
-        used_notional=unknown if used is None else used,
-        reserved_margin=unknown if reserved is None else reserved,
-    )
-
-
-def _usd_conversion(situation: _Situation) -> Decimal | None:
-    """Return account currency for one US dollar, in which commissions are stated."""
-    if situation.account.currency == "USD":
-        return Decimal(1)
-    for symbol, contract in sorted(situation.contracts.items()):
-        quote: QuoteReported | None = situation.account.quotes.get(symbol)
-        if quote is not None and contract.quote_asset == "USD":
-            return quote.conversion
-        if quote is not None and contract.base_asset == "USD":
-            return quote.ask * quote.conversion
-    return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from services.executor.control import Control, ControlState, Flattened
+from services.executor.limits import Limit
+from services.executor.losses import LossRule, resumed
 from services.executor.state import ExecutorState
-from shared.messages import CloseRequested, CommandGiven, EventReported, Message, Severity
+from shared.messages import CloseRequested, Command, CommandGiven, EventReported, Message, Severity
 
 _SEVERITY = {
     ControlState.RUNNING: Severity.INFO,
@@ -16,16 +18,33 @@ _FLAT = "no request is open and none of our positions remains"
 
 
 def after_command(
-    state: ExecutorState, command: CommandGiven, inputs: dict[str, str]
+    state: ExecutorState, command: CommandGiven, losses: tuple[LossRule, ...], inputs: dict[str, str]
 ) -> tuple[list[Message], ExecutorState]:
-    """Return what an operator's command leads to. It is always answered, changed or not."""
+    """Return what an operator's command leads to. It is always answered, changed or not.
+
+    A resume lifts what limits have latched until then; the next slice measures them anew.
+    """
     control = state.control.after(
         command.command, who=command.who, why=command.why, at=command.meta.event_time
     )
     messages: list[Message] = [_announced(control, command)]
     state = state.model_copy(update={"control": control})
+    if command.command is Command.RESUME:
+        lifted = resumed(state.losses, losses)
+        standing = {
+            name: each for name, each in state.standing.items() if lifted.get(name) == state.losses.get(name)
+        }
+        state = state.model_copy(update={"losses": lifted, "standing": standing})
     more, state = flatten_on(state, command, inputs)
     return messages + more, state
+
+
+def begun_by_limit(state: ExecutorState, limit: Limit, cause: Message) -> tuple[list[Message], ExecutorState]:
+    """Return the announcement and the state of a book that a limit flattens. A halt is not lifted by it."""
+    if state.control.state not in (ControlState.RUNNING, ControlState.PAUSED):
+        return [], state
+    control = state.control.after(Command.FLATTEN, who="executor", why=limit.text, at=cause.meta.event_time)
+    return [_announced(control, cause)], state.model_copy(update={"control": control})
 
 
 def flatten_on(

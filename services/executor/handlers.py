@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from services.executor.control import unreadable
 from services.executor.decisions import decide_slice
 from services.executor.flattening import after_command, flatten_on
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.executor.reservations import Ledger, after_execution
 from services.executor.state import ExecutorState
 from shared.contracts import Contract, contracts_hash
@@ -63,7 +63,8 @@ class ExecutorHandlers:
 
     async def on_command(self, command: CommandGiven) -> list[Message]:
         """Change the control state; the next message is decided under it."""
-        messages, self._state = after_command(self._state, command, self._streams.last_ids())
+        inputs = self._streams.last_ids()
+        messages, self._state = after_command(self._state, command, self._policy.losses, inputs)
         return messages
 
     async def on_execution(self, execution: ExecutionReported) -> list[Message]:

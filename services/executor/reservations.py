@@ -14,8 +14,9 @@ from decimal import Decimal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from services.executor.streaks import Result
 from shared.errors import InvariantError
-from shared.messages import AccountReported, ExecutionKind, ExecutionReported
+from shared.messages import AccountReported, Direction, ExecutionKind, ExecutionReported
 
 _OPENS = (ExecutionKind.PARTIALLY_FILLED, ExecutionKind.FILLED)
 _ENDS = (ExecutionKind.REJECTED, ExecutionKind.EXPIRED, ExecutionKind.REFUSED, ExecutionKind.NOT_SENT)
@@ -45,6 +46,7 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     symbol: str
+    direction: Direction
     close_time: AwareDatetime
     margin: Decimal | None  # None: learnt from its executions alone, so its size is not known
     notional: Decimal | None
@@ -82,6 +84,7 @@ class Ledger(BaseModel):
     last_execution: int = 0
     is_known: bool = True  # False after an unreadable state, until an account entry tells the positions
     decided_until: AwareDatetime | None = None  # close of the last slice decided
+    results: tuple[Result, ...] = ()  # of our trades that ended since the last slice's account
 
     @property
     def is_flat(self) -> bool:
@@ -107,6 +110,10 @@ class Ledger(BaseModel):
             if (again or not position.close_requested) and not self._is_open(position.client_order_id)
         }
 
+    def with_request(self, key: str, request: Request) -> Ledger:
+        """Return the ledger with a request that holds its slot from now on."""
+        return self.model_copy(update={"requests": self.requests | {key: request}})
+
     def with_closing(self, numbers: Mapping[int, OurPosition]) -> Ledger:
         """Return the ledger after these positions were asked to close."""
         closing = {key: each.model_copy(update={"close_requested": True}) for key, each in numbers.items()}
@@ -114,8 +121,16 @@ class Ledger(BaseModel):
 
     def without_settled(self, number: int, close_time: datetime) -> Ledger:
         """Return the ledger after a slice: what was settled as of its account needs no remembering."""
-        holding = self.holding_as_of(number)
-        return self.model_copy(update={"requests": holding, "decided_until": close_time})
+        changes = {
+            "requests": self.holding_as_of(number),
+            "results": tuple(result for result in self.results if result.number > number),
+            "decided_until": close_time,
+        }
+        return self.model_copy(update=changes)
+
+    def results_as_of(self, number: int) -> tuple[Result, ...]:
+        """Return how our trades ended up to that execution, as far as no slice has counted it."""
+        return tuple(result for result in self.results if result.number <= number)
 
     def _is_open(self, key: str) -> bool:
         return key in self.requests and self.requests[key].settled_at is None
@@ -139,6 +154,9 @@ def after_execution(ledger: Ledger, execution: ExecutionReported, *, book: str) 
     if ledger.is_known and close_time is not None:
         changes["requests"] = _requests_after(ledger, execution, close_time)
         changes["positions"] = _positions_after(ledger, execution)
+        if execution.kind is ExecutionKind.CLOSED:
+            at = execution.meta.event_time
+            changes["results"] = (*ledger.results, Result(number=execution.number, at=at, pnl=execution.pnl))
     return ledger.model_copy(update=changes)
 
 
@@ -176,7 +194,13 @@ def _adopted(ledger: Ledger, execution: ExecutionReported, close_time: datetime)
     forgotten = ledger.decided_until is not None and close_time <= ledger.decided_until
     if forgotten or execution.kind not in (*_UNDER_WAY, *_ENDS):
         return None
-    return Request(symbol=execution.symbol, close_time=close_time, margin=None, notional=None)
+    return Request(
+        symbol=execution.symbol,
+        direction=execution.direction,
+        close_time=close_time,
+        margin=None,
+        notional=None,
+    )
 
 
 def _positions_after(ledger: Ledger, execution: ExecutionReported) -> dict[int, OurPosition]:

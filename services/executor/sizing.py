@@ -24,6 +24,7 @@ class Cap(StrEnum):
     POSITION_NOTIONAL = "POSITION_NOTIONAL"
     TOTAL_NOTIONAL = "TOTAL_NOTIONAL"
     FREE_MARGIN = "FREE_MARGIN"
+    CURRENCY_EXPOSURE = "CURRENCY_EXPOSURE"
     VENUE_MAXIMUM = "VENUE_MAXIMUM"
 
 
@@ -34,6 +35,7 @@ class SizingPolicy:
     position_notional_max: Decimal = Decimal(10)  # times equity, one position
     total_notional_max: Decimal = Decimal(20)  # times equity, all positions and reservations
     free_margin_share_max: Decimal = Decimal("0.5")  # of the margin that is neither used nor reserved
+    currency_exposure_max: Decimal = Decimal(20)  # times equity, held or owed of one currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Funds:
     leverage: Decimal
     used_notional: Decimal = Decimal(0)  # of positions and reserved slots
     reserved_margin: Decimal = Decimal(0)  # of reserved slots; that of positions is not in free_margin
+    currency_exposure: Decimal = Decimal(0)  # to the entry's currencies, in its own direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def size_position(
     """
     positive = (price, stop_distance, conversion, usd_conversion, funds.leverage)
     finite = (
-        funds.equity, funds.free_margin, funds.used_notional, funds.reserved_margin, risk_fraction,
+        funds.equity, funds.free_margin, funds.used_notional, funds.reserved_margin,
+        funds.currency_exposure, risk_fraction,
     )  # fmt: skip
     if not all(value.is_finite() for value in (*positive, *finite)) or min(positive) <= 0:
         return NotSized("SIZE_UNKNOWN", f"sizing {contract.symbol}: {positive}, {finite}")
@@ -104,11 +108,13 @@ def size_position(
     value_per_unit = price * conversion
     spare_margin = policy.free_margin_share_max * (funds.free_margin - funds.reserved_margin)
     spare_notional = policy.total_notional_max * funds.equity - funds.used_notional
+    spare_currency = policy.currency_exposure_max * funds.equity - funds.currency_exposure
     caps = {
         Cap.RISK: funds.equity * risk_fraction / loss_per_unit,
         Cap.POSITION_NOTIONAL: policy.position_notional_max * funds.equity / value_per_unit,
         Cap.TOTAL_NOTIONAL: spare_notional / value_per_unit,
         Cap.FREE_MARGIN: spare_margin * funds.leverage / value_per_unit,
+        Cap.CURRENCY_EXPOSURE: spare_currency / value_per_unit,
         Cap.VENUE_MAXIMUM: contract.max_volume_units,
     }
     bound_by = min(caps, key=lambda cap: caps[cap])  # of equal caps the first one named

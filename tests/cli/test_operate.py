@@ -21,6 +21,8 @@ from shared.clock import utc_now
 from shared.errors import InputError
 from shared.messages import Command, CommandGiven
 from tests.builders import a_bar
+from tests.executor.builders import D, a_slice, an_executor, give
+from tests.executor.builders import an_account as an_executor_account
 from tests.features.builders import a_position, an_account
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -240,6 +242,35 @@ def test_status_shows_slice_control_lag_and_positions(server: str, book: str, ha
 
 
 @pytest.mark.redis
+def test_status_shows_how_far_each_limit_is(server: str, book: str) -> None:
+    """A trader sees the distance before anything is refused, of loss limits the money too."""
+
+    async def measure() -> None:
+        executor = an_executor(an_executor_account(equity=D(9_800)))
+        await give(executor, a_slice())
+        async with RedisBus.connect(server, book, "executor") as bus:
+            await bus.hold_lease(5)
+            await bus.publish((), state=executor.snapshot())
+            await bus.release_lease()
+
+    asyncio.run(measure())
+    found = operate.status(book=book)
+    limits = {row["limit"]: row for row in found.as_json()["limits"]}
+    assert limits["DRAWDOWN"] == {
+        "limit": "DRAWDOWN",
+        "value": "0.02",
+        "bound": "0.1",
+        "used_percent": 20.0,
+        "trips": False,
+        "counted_from": "10000",
+        "trips_at": "9000",
+        "stops": "all entries until an operator resumes",
+    }
+    assert limits["OPEN_POSITIONS"]["trips_at"] is None
+    assert "until an operator resumes" in found.as_text()
+
+
+@pytest.mark.redis
 def test_a_control_state_that_cannot_be_read_is_halted(server: str, book: str) -> None:
     """What is unreadable stops trading, and is shown as what it does."""
 
@@ -250,7 +281,9 @@ def test_a_control_state_that_cannot_be_read_is_halted(server: str, book: str) -
             await bus.release_lease()
 
     asyncio.run(spoil())
-    assert operate.status(book=book).control["state"] == "HALTED"
+    found = operate.status(book=book)
+    assert found.control["state"] == "HALTED"
+    assert found.limits == []
 
 
 def test_status_without_redis_is_a_sentence(book: str) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from services.executor.handlers import ExecutorHandlers
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.executor.reservations import client_order_id
 from shared import messages as m
 from shared.contracts import Contract, contracts_hash
@@ -182,9 +182,11 @@ async def give(executor: ExecutorHandlers, signals: Sequence[m.SignalEmitted]) -
     return decided
 
 
-def restarted(executor: ExecutorHandlers, *accounts: m.AccountReported) -> ExecutorHandlers:
+def restarted(
+    executor: ExecutorHandlers, *accounts: m.AccountReported, policy: Policy = POLICY
+) -> ExecutorHandlers:
     """Return a new executor with the state that the old one saved."""
-    new = an_executor(*accounts)
+    new = an_executor(*accounts, policy=policy)
     new.restore(executor.snapshot())
     return new
 

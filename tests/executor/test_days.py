@@ -1,18 +1,14 @@
-"""The day loss: when the day rolls, what it is measured by, what it stops."""
+"""When the day rolls, which hours are wanted: through daylight saving time."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from services.executor.days import Day, EquityMark, day_after, is_roll, loss_fraction, trading_date
-from services.executor.limits import Policy
-from shared import messages as m
-from tests.executor.builders import POLICY, a_slice, an_account, an_executor, give, reasons, restarted
+from services.executor.days import MARKET_ROLL, Roll, Window, around_roll, before_weekend
+from shared.errors import InputError
 
-D = Decimal
 FIVE_MINUTES = timedelta(minutes=5)
 
 
@@ -20,110 +16,102 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def a_mark(equity: str, initial: str = "10000") -> EquityMark:
-    return EquityMark(equity=D(equity), initial_equity=D(initial))
+ROLLS = [
+    "2025-01-06T22:00",  # winter
+    "2025-03-07T22:00",  # the Friday before the clocks go forward
+    "2025-03-09T21:00",  # the Sunday they did
+    "2025-07-01T21:00",  # summer
+    "2025-10-31T21:00",  # the Friday before the clocks go back
+    "2025-11-02T22:00",  # the Sunday they did
+]
 
 
-@pytest.mark.parametrize(
-    "roll",
-    [
-        "2025-01-06T22:00",  # winter
-        "2025-03-07T22:00",  # the Friday before the clocks go forward
-        "2025-03-09T21:00",  # the Sunday they did
-        "2025-07-01T21:00",  # summer
-        "2025-10-31T21:00",  # the Friday before the clocks go back
-        "2025-11-02T22:00",  # the Sunday they did
-    ],
-)
+@pytest.mark.parametrize("roll", ROLLS)
 def test_day_rolls_at_five_in_the_afternoon_in_new_york(roll: str) -> None:
     """Through daylight saving: the venue's day moves in UTC, and London's change does not matter."""
     moment = at(roll)
-    before, after = (trading_date(each, POLICY) for each in (moment - timedelta(seconds=1), moment))
+    before, after = (MARKET_ROLL.date(each) for each in (moment - timedelta(seconds=1), moment))
     assert after == before + timedelta(days=1)
-    assert is_roll(moment, POLICY)
-    assert not is_roll(moment + FIVE_MINUTES, POLICY)
-    assert not is_roll(moment - FIVE_MINUTES, POLICY)
+    assert MARKET_ROLL.is_at(moment)
+    assert not MARKET_ROLL.is_at(moment + FIVE_MINUTES)
+    assert not MARKET_ROLL.is_at(moment - FIVE_MINUTES)
+
+
+@pytest.mark.parametrize(
+    "midnight", ["2025-03-29T23:00", "2025-03-30T22:00", "2025-10-25T22:00", "2025-10-26T23:00"]
+)
+def test_day_rolls_at_midnight_in_prague(midnight: str) -> None:
+    """Europe changes its clocks on other days than America."""
+    roll = Roll("Europe/Prague", 0)
+    moment = at(midnight)
+    assert roll.is_at(moment)
+    assert roll.date(moment) == moment.date() + timedelta(days=1)
+    assert roll.date(moment - FIVE_MINUTES) == moment.date()
 
 
 def test_day_may_roll_elsewhere() -> None:
     """Some books are measured from midnight in UTC."""
-    policy = Policy(book="main", day_roll_zone="UTC", day_roll_hour=0)
-    assert trading_date(at("2025-01-06T23:59"), policy) + timedelta(days=1) == trading_date(
-        at("2025-01-07T00:00"), policy
-    )
-    assert is_roll(at("2025-01-07T00:00"), policy)
+    roll = Roll("UTC", 0)
+    assert roll.date(at("2025-01-06T23:59")) == at("2025-01-06T00:00").date()
+    assert roll.is_at(at("2025-01-07T00:00"))
 
 
-def test_baseline_is_the_equity_at_the_roll() -> None:
-    """The slice that closes at the roll is the first of the new day."""
-    day = day_after(None, at("2025-01-06T21:55"), a_mark("10000"), POLICY)
-    day = day_after(day, at("2025-01-06T22:00"), a_mark("9900"), POLICY)
-    assert day.baseline == a_mark("9900")
-    assert day.date == date(2025, 1, 7)
+@pytest.mark.parametrize("roll", ROLLS)
+def test_rollover_minutes_go_with_new_york(roll: str) -> None:
+    """From the first minute named to before the last one."""
+    offsets = {-6: False, -5: True, 0: True, 64: True, 65: False}
+    found = {
+        minutes: around_roll(at(roll) + timedelta(minutes=minutes), before_min=5, after_min=65)
+        for minutes in offsets
+    }
+    assert found == offsets
 
 
-def test_baseline_is_the_last_equity_known_before_the_roll() -> None:
-    """Over the weekend or a stop nobody sees the roll: a gap at the opening counts as loss of the new day."""
-    day = day_after(None, at("2025-01-03T21:55"), a_mark("10000"), POLICY)
-    day = day_after(day, at("2025-01-05T22:05"), a_mark("9400"), POLICY)
-    assert day.baseline == a_mark("10000")
-    assert loss_fraction(day) == D("0.06")
+def test_no_rollover_minutes_stop_nothing() -> None:
+    """Whoever sets both to zero wants to trade then."""
+    assert not around_roll(at("2025-01-06T22:00"), before_min=0, after_min=0)
 
 
-def test_money_paid_in_or_out_is_neither_profit_nor_loss() -> None:
-    """A withdrawal must not trip the limit, a deposit must not hide a loss."""
-    day = day_after(None, at("2025-01-06T10:00"), a_mark("10000"), POLICY)
-    withdrawn = day_after(day, at("2025-01-06T10:05"), a_mark("4900", "5000"), POLICY)
-    assert loss_fraction(withdrawn) == D("0.02")
-    paid_in = day_after(day, at("2025-01-06T10:05"), a_mark("19000", "20000"), POLICY)
-    assert loss_fraction(paid_in) == D("0.05")
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("2025-01-10T20:59:59", False),
+        ("2025-01-10T21:00", True),  # Friday, an hour before the week ends
+        ("2025-01-10T22:30", True),  # after it
+        ("2025-07-11T19:59:59", False),
+        ("2025-07-11T20:00", True),  # in summer
+        ("2025-01-09T21:30", False),  # Thursday
+        ("2025-01-12T22:05", False),  # Sunday: the new week
+    ],
+)
+def test_weekend_begins_before_the_market_closes(moment: str, expected: bool) -> None:
+    """On Friday in New York, whatever the season."""
+    assert before_weekend(at(moment), 60) is expected
 
 
-@pytest.mark.parametrize(("baseline", "initial"), [("0", "10000"), ("-5", "10000")])
-def test_loss_of_nothing_is_unknown(baseline: str, initial: str) -> None:
-    """A fraction of zero is no number, and the limit trips."""
-    mark = a_mark(baseline, initial)
-    assert loss_fraction(Day(date=date(2025, 1, 6), baseline=mark, latest=mark)) is None
+@pytest.mark.parametrize(
+    ("text", "moment", "expected"),
+    [
+        ("07:00-20:00", time(7), True),
+        ("07:00-20:00", time(6, 59), False),
+        ("07:00-20:00", time(19, 59), True),
+        ("07:00-20:00", time(20), False),
+        ("22:30-01:00", time(23), True),
+        ("22:30-01:00", time(0, 59), True),
+        ("22:30-01:00", time(1), False),
+        ("22:30-01:00", time(22, 29), False),
+        (" 22:30-01:00 ", time(22, 30), True),
+    ],
+)
+def test_hours_may_go_over_midnight(text: str, moment: time, expected: bool) -> None:
+    """From the start to before the end."""
+    assert Window.parse(text).holds(moment) is expected
 
 
-MORNING = at("2025-01-06T10:05")
-
-
-def two_accounts(equity: str, then: datetime = MORNING + FIVE_MINUTES) -> list[m.AccountReported]:
-    return [an_account(close=MORNING), an_account(close=then, equity=D(equity))]
-
-
-async def test_day_loss_stops_all_entries_and_is_announced_once_a_day() -> None:
-    """Reaching the limit is enough, and a restart neither lifts nor repeats it."""
-    accounts = [
-        *two_accounts("9500"),
-        an_account(close=MORNING + 2 * FIVE_MINUTES, equity=D("9400")),
-        an_account(close=MORNING + 3 * FIVE_MINUTES, equity=D("9501")),
-    ]
-    executor = an_executor(*accounts)
-    assert await give(executor, a_slice(close=MORNING)) == []
-    event, refused = await give(executor, a_slice("EURUSD", close=MORNING + FIVE_MINUTES))
-    assert isinstance(event, m.EventReported)
-    assert (event.kind, event.severity) == ("limit", m.Severity.CRITICAL)
-    assert "until the day rolls" in event.text
-    assert reasons([refused]) == {"EURUSD": "DAY_LOSS"}
-    executor = restarted(executor, *accounts)
-    again = await give(executor, a_slice("EURUSD", "USDJPY", close=MORNING + 2 * FIVE_MINUTES))
-    assert reasons(again) == {"EURUSD": "DAY_LOSS", "USDJPY": "DAY_LOSS"}
-    assert len(again) == 2
-
-
-async def test_loss_just_below_the_limit_trades() -> None:
-    """4.99 % is not 5 %."""
-    executor = an_executor(*two_accounts("9501"))
-    await give(executor, a_slice(close=MORNING))
-    decided = await give(executor, a_slice("EURUSD", close=MORNING + FIVE_MINUTES))
-    assert reasons(decided) == {"EURUSD": "REQUESTED"}
-
-
-async def test_loss_of_the_day_before_does_not_count() -> None:
-    """At the roll the new day begins with the equity it finds."""
-    roll = at("2025-01-06T22:00")
-    executor = an_executor(*two_accounts("9000", roll))
-    await give(executor, a_slice(close=MORNING))
-    assert reasons(await give(executor, a_slice("EURUSD", close=roll))) == {"EURUSD": "REQUESTED"}
+@pytest.mark.parametrize(
+    "text", ["", "7-20", "07:00", "24:00-25:00", "07:60-08:00", "07:00-07:00", "07:00-20:00x"]
+)
+def test_hours_that_are_none_are_refused(text: str) -> None:
+    """A typing error must not open the whole night."""
+    with pytest.raises(InputError, match="such as 07:00-20:00"):
+        Window.parse(text)

@@ -9,8 +9,9 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
+from services.executor.days import Roll, Window
 from services.executor.handlers import ExecutorHandlers
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.executor.settings import ExecutorSettings
 from shared.errors import InputError, InvariantError, UnavailableError
 from tests.executor.builders import (
@@ -208,6 +209,24 @@ def test_settings_default_to_the_policy() -> None:
     assert settings.policy() == Policy(book="main")
 
 
+def test_settings_reach_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that nobody reads would be a promise to the trader who made it."""
+    given = {
+        "SESSIONS": "07:00-12:00, 22:00-01:00",
+        "ON_LOSS_LIMIT": "flatten",
+        "DAY_ROLL_ZONE": "UTC",
+        "DAY_ROLL_HOUR": "0",
+        "CURRENCY_EXPOSURE_MAX": "6",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"EXECUTOR_{name}", value)
+    policy = ExecutorSettings(_env_file=None).policy()
+    assert policy.sessions == (Window.parse("07:00-12:00"), Window.parse("22:00-01:00"))
+    assert policy.flatten_on_loss
+    assert {rule.roll for rule in policy.losses} == {Roll("UTC", 0)}
+    assert policy.sizing.currency_exposure_max == 6
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -216,6 +235,11 @@ def test_settings_default_to_the_policy() -> None:
         ("RISK_FRACTION_MAX", "NaN"),
         ("MAX_OPEN_POSITIONS", "0"),
         ("DAY_LOSS_FRACTION_MAX", "0"),
+        ("DRAWDOWN_FRACTION_MAX", "1.5"),
+        ("PRESET", "ftmo"),
+        ("SESSIONS", "7-20"),
+        ("SESSION_ZONE", "London"),
+        ("ON_LOSS_LIMIT", "ignore"),
         ("DAY_ROLL_ZONE", "New York"),
         ("DAY_ROLL_HOUR", "24"),
         ("QUOTE_AGE_MAX_S", "Infinity"),

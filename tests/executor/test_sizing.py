@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.executor.sizing import GRAIN, Cap, Funds, NotSized, Sized, SizingPolicy, size_position
+from services.executor.sizing import CENT, GRAIN, Cap, Funds, NotSized, Sized, SizingPolicy, size_position
 from shared.contracts import CommissionKind, Contract
 from venue.book import CONTRACTS
 
@@ -132,7 +132,9 @@ def test_what_is_not_a_number_has_no_size(name: str, value: str) -> None:
     assert size.reason == "SIZE_UNKNOWN"
 
 
-@pytest.mark.parametrize("field", ["equity", "free_margin", "leverage", "used_notional", "reserved_margin"])
+@pytest.mark.parametrize(
+    "field", ["equity", "free_margin", "leverage", "used_notional", "reserved_margin", "currency_exposure"]
+)
 def test_unknown_funds_have_no_size(field: str) -> None:
     """An account that cannot be read is not one with money in it."""
     values = {"equity": D(1), "free_margin": D(1), "leverage": D(1)} | {field: D("NaN")}
@@ -159,6 +161,7 @@ FUNDS = st.builds(
     leverage=st.sampled_from([D(1), D(30), D(100), D(500)]),
     used_notional=money(0, 10_000_000),
     reserved_margin=money(0, 100_000),
+    currency_exposure=money(-10_000_000, 10_000_000),
 )
 TRADES = st.fixed_dictionaries(
     {
@@ -187,7 +190,10 @@ def test_no_size_is_above_its_budget_or_a_cap(
     assert size.risk_amount <= funds.equity * trade["risk_fraction"] * room
     assert size.notional <= policy.position_notional_max * funds.equity * room
     assert size.notional <= (policy.total_notional_max * funds.equity - funds.used_notional) * room
-    assert size.margin <= policy.free_margin_share_max * (funds.free_margin - funds.reserved_margin) * room
+    spare_currency = policy.currency_exposure_max * funds.equity - funds.currency_exposure
+    assert size.notional <= spare_currency * room
+    spare_margin = policy.free_margin_share_max * (funds.free_margin - funds.reserved_margin)
+    assert size.margin - CENT < spare_margin * room  # it is rounded up to the cent
 
 
 @given(contract=ANY_CONTRACT, funds=FUNDS, trade=TRADES, more=money(0, 1_000_000))

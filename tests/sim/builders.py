@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from services.executor.limits import Policy
+from services.executor.policy import Policy
 from services.features.handlers import FeaturesHandlers
 from services.inference.bundle import Bundle
 from services.inference.handlers import InferenceHandlers
