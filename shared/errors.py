@@ -1,4 +1,4 @@
-"""The three kinds of failure. An error's class says what the caller does next."""
+"""The four kinds of failure. An error's class says what the caller does next."""
 
 
 class MeshError(Exception):
@@ -11,6 +11,10 @@ class InputError(MeshError):
 
 class UnavailableError(MeshError):
     """The other side does not answer now: back off and retry, a bounded number of times."""
+
+
+class OutcomeUnknownError(MeshError):
+    """A command may have reached the venue: reconcile, never resend."""
 
 
 class InvariantError(MeshError):

@@ -41,6 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "protocol",
         "session",
         "timing",
+        "transport",
     ),
     "shared": ("bus", "clock", "log", "runtime", "settings"),
     "venue": (
@@ -69,7 +70,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "structlog": ("shared.log", "shared.runtime"),
     "time": ("shared.clock",),
     "httpx": ("services.notifier.adapters",),
-    "twisted": ("services.gateway.protocol", "services.gateway.link", "venue.protocol"),
+    "twisted": ("services.gateway.protocol", "venue.protocol"),
     "ctrader_open_api": ("services.gateway.protocol", "venue.protocol"),
     "lightgbm": ("services.inference.adapters", "training"),
     "torch": ("training",),

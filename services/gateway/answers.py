@@ -11,6 +11,7 @@ from services.gateway.journal import OrderRecord
 from services.gateway.link import Received, error_of
 from services.gateway.orders import Status
 from services.gateway.protection import Protection
+from services.gateway.refusals import leaves_an_order_open
 from services.gateway.session import Session
 from services.gateway.translate import VenueEvent
 from shared.log import get_logger
@@ -19,7 +20,6 @@ from shared.messages import ExecutionKind, OrderRequested, Severity
 log = get_logger("gateway.answers")
 
 ANSWER_LOOKS = 10  # at an accepted order that is not filled
-_MAY_BE_EXECUTED = ("UNKNOWN_ERROR", "TIMEOUT_ERROR")  # errors that do not say that the order is dead
 
 
 class Answers:
@@ -101,7 +101,7 @@ class Answers:
         elif purpose != "order":
             log.warning("venue.refused", request=received.request_id, error=str(error))
             self._line.ask_books()
-        elif error.code in _MAY_BE_EXECUTED:
+        elif leaves_an_order_open(error):
             await self._executions.record(record.request, ExecutionKind.UNKNOWN, reason=error.code)
             self._line.sent_here.discard(client_order_id)
             self._line.ask_books()

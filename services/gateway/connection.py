@@ -9,9 +9,11 @@ from typing import Any
 
 from services.gateway.desk import Desk
 from services.gateway.feed import Feed
-from services.gateway.link import Place, Received, VenueError
+from services.gateway.link import Received
 from services.gateway.protocol import oa
+from services.gateway.refusals import CredentialsRefusedError, VenueError
 from services.gateway.session import Credentials, Session
+from services.gateway.transport import Place
 from shared.bus import Bus
 from shared.clock import monotonic_s
 from shared.errors import UnavailableError
@@ -65,6 +67,8 @@ class Connection:
             opened_s = monotonic_s()
             try:
                 await self._one_session()
+            except CredentialsRefusedError:
+                raise
             except (UnavailableError, VenueError) as error:
                 self.trouble = str(error)
             tries = 1 if monotonic_s() - opened_s > HEALTHY_S else tries + 1

@@ -1,4 +1,4 @@
-"""One connection to the venue: verified TLS, length-prefixed frames, requests with answers.
+"""One connection to the venue: requests with their answers, at the pace that the venue allows.
 
 What nobody asked for (quotes, executions) goes to the inbox in the order of arrival; so does every answer
 to an order, because one order has several. When the connection ends, every open request ends with it.
@@ -8,97 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
-from collections.abc import Callable
+import secrets
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.message import DecodeError
-from OpenSSL import crypto
-from twisted.internet import reactor
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
-from twisted.protocols.basic import Int32StringReceiver
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from services.gateway.protocol import LOOP, TYPES, common, oa, payload_type
-from services.gateway.rate import TokenBucket
+from services.gateway.protocol import TYPES, common, oa, payload_type
+from services.gateway.rate import Departures, Limits, Urgency, Waiting
+from services.gateway.refusals import TooFastError, VenueError, refusal
+from services.gateway.transport import Place, Transport
 from shared.clock import monotonic_s
-from shared.errors import InputError, MeshError, UnavailableError
+from shared.errors import OutcomeUnknownError, UnavailableError
 from shared.log import get_logger
 
-FRAME_BYTES_MAX = 15_000_000  # as the official client
-CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 10.0
 HEARTBEAT_S = 10.0  # the venue drops a client that is silent for longer than some 30 s
 SILENCE_S = 60.0  # a link without a byte for so long is dead, whatever TCP says
-# The venue allows 50 and 5 a second. However it counts its seconds, burst and rate together stay within that.
-REQUESTS_PER_S, REQUEST_BURST = 40.0, 10.0
-HISTORY_PER_S, HISTORY_BURST = 4.0, 1.0
-_HISTORY = (oa.ProtoOAGetTrendbarsReq, oa.ProtoOADealListReq, oa.ProtoOAOrderListReq)
-_ERRORS = ("ProtoOAErrorRes", "ProtoErrorRes", "ProtoOAOrderErrorEvent")
-_FATAL = (  # wrong, and will stay wrong
-    "CH_CLIENT_AUTH_FAILURE",
-    "CH_OA_CLIENT_NOT_FOUND",
-    "CH_ACCESS_TOKEN_INVALID",
-    "CH_CTID_TRADER_ACCOUNT_NOT_FOUND",
-    "OA_AUTH_TOKEN_EXPIRED",
-    "RET_NO_SUCH_LOGIN",
-    "RET_ACCOUNT_DISABLED",
+WAITING_MAX = 1_000  # requests that have not left; more is a flood that no rate limit lets through
+TOO_FAST_TRIES = 5
+TOO_FAST_FIRST_S = 1.0  # doubles with every refusal: what the venue asks for is not always enough
+TOO_FAST_MAX_S = 60.0
+LIMITS = Limits()
+
+_HISTORY = frozenset(
+    payload_type(kind)
+    for kind in (
+        oa.ProtoOAGetTrendbarsReq,
+        oa.ProtoOAGetTickDataReq,
+        oa.ProtoOADealListReq,
+        oa.ProtoOAOrderListReq,
+        oa.ProtoOACashFlowHistoryListReq,
+        oa.ProtoOADealListByPositionIdReq,
+        oa.ProtoOAOrderListByPositionIdReq,
+    )
 )
+_ERRORS = ("ProtoOAErrorRes", "ProtoErrorRes", "ProtoOAOrderErrorEvent")
 
 log = get_logger("gateway.link")
 
 
-class VenueError(MeshError):
-    """The venue answered with an error; `code` is its name for it."""
-
-    def __init__(self, code: str, description: str) -> None:
-        super().__init__(f"{code}: {description}" if description else code)
-        self.code = code
+class AnswerLostError(UnavailableError, OutcomeUnknownError):
+    """A request has left and will not be answered: what it asked for may have been done."""
 
 
-class Frames(Protocol):
-    """A connection that carries frames."""
-
-    def sendString(self, string: bytes) -> None:  # noqa: N802 - Twisted's name
-        """Let a frame leave now."""
-
-    def abort(self) -> None:
-        """Cut the connection, without waiting for anything."""
-
-
-class Place(Protocol):
-    """Where a venue is."""
-
-    @property
-    def host(self) -> str:
-        """Its name, for the log."""
-
-    async def dial(self, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]) -> Frames:
-        """Open a connection; UnavailableError if nobody answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a venue listens; `ca_file` is for one with a certificate authority of its own."""
-
-    host: str
-    port: int
-    ca_file: Path | None = None
-
-    async def dial(self, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]) -> Frames:
-        """Open a connection whose certificate and host name are verified before anything is sent.
-
-        Raises:
-            UnavailableError: nobody answers, or the certificate is not the venue's.
-            InputError: the CA file cannot be read.
-        """
-        return await _dial(self, on_frame, on_end)
+class UnexpectedAnswerError(UnavailableError):
+    """What came under a request's id is not its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,51 +64,17 @@ class Received:
     request_id: str
 
 
-@implementer(IHandshakeListener)
-class _Frames(Int32StringReceiver):  # type: ignore[misc]  # Twisted has no types
-    """Twisted's side of the link: frames in and out, and nothing else."""
-
-    MAX_LENGTH = FRAME_BYTES_MAX
-
-    def __init__(self, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]) -> None:
-        self._on_frame, self._on_end = on_frame, on_end
-        self.secured: asyncio.Future[None] = LOOP.create_future()
-
-    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
-        self.transport.setTcpNoDelay(True)
-
-    def handshakeCompleted(self) -> None:  # noqa: N802
-        if not self.secured.done():
-            self.secured.set_result(None)
-
-    def stringReceived(self, string: bytes) -> None:  # noqa: N802
-        self._on_frame(string)
-
-    def lengthLimitExceeded(self, length: int) -> None:  # noqa: N802
-        log.error("link.frame_too_long", length=length)
-        self.transport.abortConnection()
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
-        text = str(reason.value) or type(reason.value).__name__
-        if not self.secured.done():
-            self.secured.set_exception(UnavailableError(f"no secure connection: {text}"))
-        self._on_end(text)
-
-
 class Link:
     """An open connection. Made by `Link.connect`; ends once and for all."""
 
     def __init__(self, inbox: asyncio.Queue[Received]) -> None:
         self._inbox = inbox
-        self._frames: Frames | None = None
-        self._answers: dict[str, asyncio.Future[Any]] = {}
-        self._numbers = itertools.count(1)
-        self._requests = TokenBucket(REQUESTS_PER_S, REQUEST_BURST)
-        self._history = TokenBucket(HISTORY_PER_S, HISTORY_BURST)
+        self._transport: Transport | None = None
+        self._departures: Departures[_Request] = Departures(LIMITS)
+        self._timer: asyncio.TimerHandle | None = None  # until something more may leave
+        self._open: dict[str, _Request] = {}  # requests without an answer, by their ids
+        # other clients of the account have ids too, and the venue shows us their events: ours are our own
+        self._id_prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._heard_s = self._sent_s = monotonic_s()
         self.ended = asyncio.Event()
         self.why_ended = ""
@@ -163,54 +84,99 @@ class Link:
         """Open a connection.
 
         Raises:
-            UnavailableError, InputError: as `Address.dial`.
+            UnavailableError, InputError: as `Place.dial`.
         """
         link = cls(inbox)
-        link._frames = await place.dial(link._on_frame, link._on_end)
+        link._transport = await place.dial(link._on_message, link._on_end)
         return link
 
     # --- out ------------------------------------------------------------------------------------
 
     def send(self, message: Any, request_id: str) -> None:  # noqa: ANN401
-        """Let a message leave now; answers come to the inbox under `request_id`.
+        """Let an order leave: now, before all requests that wait, unless the venue's limit is reached.
+
+        Answers come to the inbox under `request_id`.
 
         Raises:
             UnavailableError: the connection has ended; nothing was sent.
         """
-        if self._frames is None or self.ended.is_set():
-            raise UnavailableError(f"the connection has ended: {self.why_ended}")
-        envelope = common_envelope(message, request_id)
-        self._frames.sendString(envelope)
-        self._sent_s = monotonic_s()
+        self._check_open()
+        self._offer(_Request(common_envelope(message, request_id)), Urgency.ORDER, payload_type(message))
 
     async def request(self, message: Any, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:  # noqa: ANN401
-        """Ask, within the venue's rate limits, and return the answer.
+        """Ask, at the venue's pace, and return the answer.
+
+        Asked too fast all the same, it waits as long as the venue says, and longer each time. The time-out
+        begins when the request leaves.
 
         Raises:
-            VenueError: the venue refused, or answered something else; InputError when it always will
-                refuse (credentials).
-            UnavailableError: no answer in time, or the connection ended.
+            VenueError: the venue refused; its class says what to do.
+            AnswerLostError: no answer in time, or the connection ended first: it may have been done.
+            UnavailableError: it has not left, or something else came as its answer.
         """
-        await asyncio.sleep(self._requests.wait_s(monotonic_s()))
-        if isinstance(message, _HISTORY):
-            await asyncio.sleep(self._history.wait_s(monotonic_s()))
-        request_id = f"r{next(self._numbers)}"
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._answers[request_id] = answer
+        for tried in itertools.count(1):
+            try:
+                return await self._ask(message, timeout_s)
+            except TooFastError as error:
+                pause_s = max(error.retry_after_s or 0.0, TOO_FAST_FIRST_S * 2 ** (tried - 1))
+                self._departures.block(payload_type(message), monotonic_s() + pause_s)
+                if tried == TOO_FAST_TRIES or pause_s > TOO_FAST_MAX_S:
+                    raise
+                log.warning("link.too_fast", kind=message.DESCRIPTOR.name, pause_s=pause_s, error=str(error))
+        raise AssertionError("unreachable")
+
+    async def _ask(self, message: Any, timeout_s: float) -> Any:  # noqa: ANN401
+        self._check_open()
+        if len(self._departures) >= WAITING_MAX:
+            raise UnavailableError(f"{WAITING_MAX} requests wait to leave already")
+        kind, request_id = payload_type(message), f"{self._id_prefix}-{next(self._numbers)}"
+        request = self._open[request_id] = _Request(common_envelope(message, request_id))
+        waiting = self._offer(request, Urgency.HISTORY if kind in _HISTORY else Urgency.REQUEST, kind)
         try:
-            self.send(message, request_id)
+            await asyncio.wait((request.answer, request.left), return_when=asyncio.FIRST_COMPLETED)
             async with asyncio.timeout(timeout_s):
-                return _checked(await answer, type(message))
+                return _checked(await request.answer, message)
         except TimeoutError:
-            raise UnavailableError(f"no answer to {type(message).__name__} within {timeout_s} s") from None
+            name = message.DESCRIPTOR.name
+            raise AnswerLostError(f"no answer to {name} within {timeout_s:g} s") from None
         finally:
-            self._answers.pop(request_id, None)
+            self._departures.withdraw(waiting)
+            del self._open[request_id]
+
+    def _offer(self, request: _Request, urgency: Urgency, kind: int) -> Waiting[_Request]:
+        waiting = Waiting(request, kind, urgency)
+        self._departures.offer(waiting)
+        self._depart()
+        return waiting
+
+    def _depart(self) -> None:
+        """Let leave what may, and come back when more may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.ended.is_set():
+            return
+        for request in self._departures.take(monotonic_s()):
+            self._write(request.content)
+            request.left.set_result(None)
+        wait_s = self._departures.wait_s(monotonic_s())
+        if wait_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._depart)
+
+    def _write(self, content: bytes) -> None:
+        assert self._transport is not None  # noqa: S101 - `connect` gives out connected ones
+        self._transport.send(content)
+        self._sent_s = monotonic_s()
+
+    def _check_open(self) -> None:
+        if self._transport is None or self.ended.is_set():
+            raise UnavailableError(f"the connection has ended: {self.why_ended}")
 
     def abort(self, why: str) -> None:
         """Cut the connection, without waiting for anything."""
-        if not self.ended.is_set() and self._frames is not None:
+        if not self.ended.is_set() and self._transport is not None:
             log.warning("link.aborted", why=why)
-            self._frames.abort()
+            self._transport.abort()
             self._on_end(why)
 
     async def keep_alive(self) -> None:
@@ -220,16 +186,16 @@ class Link:
             if now - self._heard_s > SILENCE_S:
                 self.abort(f"nothing heard for {SILENCE_S:.0f} s")
             elif now - self._sent_s >= HEARTBEAT_S:
-                self.send(common.ProtoHeartbeatEvent(), "")
+                self._write(common_envelope(common.ProtoHeartbeatEvent(), ""))
             await asyncio.sleep(1)
 
     # --- in -------------------------------------------------------------------------------------
 
-    def _on_frame(self, frame: bytes) -> None:
+    def _on_message(self, content: bytes) -> None:
         self._heard_s = monotonic_s()
         envelope = common.ProtoMessage()
         try:
-            envelope.ParseFromString(frame)
+            envelope.ParseFromString(content)
             kind = TYPES.get(envelope.payloadType)
             if kind is None:  # newer than our definitions: not for us
                 log.debug("link.unknown_payload", payload_type=envelope.payloadType)
@@ -241,20 +207,35 @@ class Link:
             return
         if kind is common.ProtoHeartbeatEvent:
             return
-        answer = self._answers.get(envelope.clientMsgId)
-        if answer is not None and not answer.done():
-            answer.set_result(message)
-        else:
+        request = self._open.get(envelope.clientMsgId)
+        if request is not None and not request.answer.done():
+            request.answer.set_result(message)
+            return
+        try:
             self._inbox.put_nowait(Received(message, envelope.clientMsgId))
+        except asyncio.QueueFull:
+            self.abort(f"{self._inbox.maxsize} messages wait to be handled")
 
     def _on_end(self, why: str) -> None:
         if self.ended.is_set():
             return
         self.why_ended = why
         self.ended.set()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(UnavailableError(f"the connection ended: {why}"))
+        self._depart()  # stops the timer
+        for request in self._open.values():
+            if not request.answer.done():
+                kind = AnswerLostError if request.left.done() else UnavailableError
+                request.answer.set_exception(kind(f"the connection ended: {why}"))
+
+
+class _Request:
+    """The bytes of one message, whether they have left, and what came back."""
+
+    def __init__(self, content: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self.content = content
+        self.left: asyncio.Future[None] = loop.create_future()
+        self.answer: asyncio.Future[Any] = loop.create_future()
 
 
 def common_envelope(message: Any, request_id: str) -> bytes:  # noqa: ANN401
@@ -267,48 +248,22 @@ def common_envelope(message: Any, request_id: str) -> bytes:  # noqa: ANN401
 
 def error_of(message: Any) -> VenueError | None:  # noqa: ANN401
     """Return the error that a message carries, or None: there are three carriers."""
-    if message.DESCRIPTOR.name in _ERRORS:
-        return VenueError(message.errorCode, message.description)
-    return None
+    if message.DESCRIPTOR.name not in _ERRORS:
+        return None
+    return refusal(
+        message.errorCode,
+        message.description,
+        retry_after_s=getattr(message, "retryAfter", None) or None,
+        maintenance_end=getattr(message, "maintenanceEndTimestamp", 0),
+    )
 
 
 def _checked(message: Any, asked: Any) -> Any:  # noqa: ANN401
+    """Return the answer, if it is one: type and error code of every reply are looked at."""
     error = error_of(message)
-    if error is None:
-        name = message.DESCRIPTOR.name
-        if name.removesuffix("Res") != asked.DESCRIPTOR.name.removesuffix("Req"):
-            raise VenueError("UNEXPECTED_ANSWER", f"{name} to {asked.DESCRIPTOR.name}")
-        return message
-    if error.code in _FATAL:
-        raise InputError(
-            f"the venue refuses us: {error}; check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN,"
-            " CT_ACCOUNT_ID"
-        )
-    raise error
-
-
-async def _dial(
-    address: Address, on_frame: Callable[[bytes], None], on_end: Callable[[str], None]
-) -> _Frames:
-    trust = platformTrust()
-    if address.ca_file is not None:
-        try:
-            trust = trustRootFromCertificates([Certificate.loadPEM(address.ca_file.read_bytes())])
-        except (OSError, ValueError, crypto.Error) as error:
-            raise InputError(f"CA file {address.ca_file}: {error}") from error
-    try:
-        found = await LOOP.getaddrinfo(address.host, address.port, type=1)
-        family, _, _, _, target = found[0]
-        endpoint_type = TCP6ClientEndpoint if family is socket.AF_INET6 else TCP4ClientEndpoint
-        endpoint = endpoint_type(reactor, target[0], address.port, timeout=CONNECT_TIMEOUT_S)
-        secured = wrapClientTLS(optionsForClientTLS(address.host, trustRoot=trust), endpoint)
-        factory = Factory.forProtocol(lambda: _Frames(on_frame, on_end))
-        factory.noisy = False
-        frames: _Frames = await secured.connect(factory).asFuture(LOOP)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await frames.secured
-    except UnavailableError:
-        raise
-    except Exception as error:  # Twisted's and the resolver's errors have no common root
-        raise UnavailableError(f"{address.host}:{address.port}: {error}") from error
-    return frames
+    if error is not None:
+        raise error
+    name = message.DESCRIPTOR.name
+    if name.removesuffix("Res") != asked.DESCRIPTOR.name.removesuffix("Req"):
+        raise UnexpectedAnswerError(f"{name} came as the answer to {asked.DESCRIPTOR.name}")
+    return message

@@ -17,10 +17,10 @@ from services.gateway.desk import Desk, Patience
 from services.gateway.feed import Feed
 from services.gateway.handlers import GatewayHandlers
 from services.gateway.journal import Journal
-from services.gateway.link import Address
 from services.gateway.session import Credentials
 from services.gateway.settings import GatewaySettings
 from services.gateway.timing import Timing
+from services.gateway.transport import Address
 from shared import streams
 from shared.bus import Bus
 from shared.clock import SystemClock

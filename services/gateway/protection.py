@@ -11,7 +11,7 @@ from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
 from services.gateway.journal import OrderRecord
-from services.gateway.link import VenueError
+from services.gateway.refusals import VenueError
 from shared.account import Position
 from shared.log import get_logger
 from shared.messages import ExecutionKind, OrderRequested, Severity

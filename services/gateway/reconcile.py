@@ -12,9 +12,9 @@ from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
 from services.gateway.journal import OrderRecord
-from services.gateway.link import VenueError
 from services.gateway.orders import Status
 from services.gateway.protection import Protection
+from services.gateway.refusals import VenueError
 from services.gateway.session import Session
 from services.gateway.translate import CloseFound, OrderFound
 from shared import streams

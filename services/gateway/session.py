@@ -9,20 +9,25 @@ from decimal import Decimal
 from typing import Any
 
 from services.gateway import translate
-from services.gateway.link import Link, Place, Received, VenueError
+from services.gateway.link import Link, Received
 from services.gateway.protocol import oa
+from services.gateway.refusals import AlreadySoError, CredentialsRefusedError, TokenRefusedError
 from services.gateway.slices import Bar
+from services.gateway.transport import Place
 from shared.account import Position
 from shared.contracts import Contract
 from shared.errors import InputError
+from shared.log import get_logger
 from shared.messages import Direction
 
-_ALREADY = ("CH_CLIENT_ALREADY_AUTHENTICATED", "ALREADY_LOGGED_IN", "ALREADY_SUBSCRIBED")
+_CHECK = "check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN, CT_ACCOUNT_ID"
 _HEDGED, _FULL_ACCESS = 0, 0
 _MARKET, _BUY, _SELL = 1, 1, 2
 _CHUNK_MS = 302_400_000  # history is asked for in windows of 3.5 days, the smallest limit known
 _LIST_WINDOW_MS = 6 * 86_400_000
 _BACK_MS_MAX = 60 * 86_400_000  # how far back a history of so many bars may lie
+
+log = get_logger("gateway.session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,14 @@ class Session:
 
     @classmethod
     async def _authorise(cls, link: Link, who: Credentials, book: str, symbols: Sequence[str]) -> Session:
-        await _asked(
-            link, oa.ProtoOAApplicationAuthReq(clientId=who.client_id, clientSecret=who.client_secret)
-        )
         account = {"ctidTraderAccountId": who.account_id}
-        await _asked(link, oa.ProtoOAAccountAuthReq(**account, accessToken=who.access_token))
+        try:
+            await _asked(
+                link, oa.ProtoOAApplicationAuthReq(clientId=who.client_id, clientSecret=who.client_secret)
+            )
+            await _asked(link, oa.ProtoOAAccountAuthReq(**account, accessToken=who.access_token))
+        except (CredentialsRefusedError, TokenRefusedError) as error:
+            raise CredentialsRefusedError(error.code, f"{error.description}; {_CHECK}") from error
         assets = {a.assetId: a.name for a in (await link.request(oa.ProtoOAAssetListReq(**account))).asset}
         trader = (await link.request(oa.ProtoOATraderReq(**account))).trader
         _check_account(trader)
@@ -243,9 +251,8 @@ async def _asked(link: Link, request: Any) -> None:  # noqa: ANN401
     """Ask for something that may be so already."""
     try:
         await link.request(request)
-    except VenueError as error:
-        if error.code not in _ALREADY:
-            raise
+    except AlreadySoError as error:
+        log.info("session.already_so", request=request.DESCRIPTOR.name, code=error.code)
 
 
 def _check_account(trader: Any) -> None:  # noqa: ANN401

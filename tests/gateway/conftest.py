@@ -9,6 +9,7 @@ import pytest
 
 import services.gateway.protocol  # noqa: F401 - the reactor of a process is installed once: on our loop
 from services.gateway import link
+from services.gateway.rate import Limits
 from tests.conftest import RedisServer, redis_program
 
 
@@ -35,4 +36,4 @@ def own_valkey(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def history_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The venue of most tests allows it; how slowly we ask is another test's."""
-    monkeypatch.setattr(link, "HISTORY_PER_S", 1000.0)
+    monkeypatch.setattr(link, "LIMITS", Limits(history_per_s=1000.0))

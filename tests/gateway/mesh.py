@@ -20,10 +20,10 @@ from services.gateway.desk import Desk, Patience
 from services.gateway.feed import Feed
 from services.gateway.handlers import GatewayHandlers
 from services.gateway.journal import Journal
-from services.gateway.link import Address
 from services.gateway.orders import Status
 from services.gateway.session import Credentials, Session
 from services.gateway.timing import Timing
+from services.gateway.transport import Address
 from shared import streams
 from shared.bus import RedisBus
 from shared.clock import SystemClock

@@ -1,181 +1,42 @@
-"""The connection and the session over real TLS: who is let in, what is asked, what ends with the link."""
+"""The connection over real TLS: who is spoken to, what leaves when, what ends with it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from services.gateway import link as link_module
-from services.gateway.link import Address, Link, Received, VenueError
-from services.gateway.main import venue_of
+from services.gateway import transport as transport_module
+from services.gateway.link import AnswerLostError, Link, Received, UnexpectedAnswerError
 from services.gateway.protocol import common, oa, payload_type
+from services.gateway.rate import Limits
+from services.gateway.refusals import RefusedError, TooFastError
 from services.gateway.session import Credentials, Session
-from services.gateway.settings import GatewaySettings
+from services.gateway.transport import Address, CertificateError
 from shared.clock import monotonic_s
-from shared.errors import InputError, UnavailableError
+from shared.errors import InputError, OutcomeUnknownError, UnavailableError
+from tests.gateway.impostor import a_certificate, an_impostor
 from tests.gateway.loop import on_loop, until
-from tests.venue.client import Control
-from tests.venue.conftest import a_setting
-from venue.calendar import is_open
-from venue.main import RunningVenue, serve
-
-EURO, GOLD = "EURUSD", "XAUUSD"
-BOTH = (EURO, GOLD)
-
-
-def address_of(ready: dict[str, Any]) -> Address:
-    return Address(ready["host"], ready["port"], Path(ready["ca_file"]))
-
-
-def credentials_of(ready: dict[str, Any]) -> Credentials:
-    return Credentials(ready["client_id"], ready["client_secret"], ready["access_token"], ready["account_id"])
-
-
-@asynccontextmanager
-async def a_session(
-    venue: RunningVenue, *symbols: str, who: Credentials | None = None
-) -> AsyncIterator[tuple[Session, asyncio.Queue[Received]]]:
-    inbox: asyncio.Queue[Received] = asyncio.Queue()
-    session = await Session.open(
-        address_of(venue.ready), who or credentials_of(venue.ready), "main", symbols or BOTH, inbox
-    )
-    try:
-        yield session, inbox
-    finally:
-        session.link.abort("the test is over")
-
-
-# -- a peer that is not the venue
-
-
-class Impostor:
-    """A TLS server with a certificate of the test's choice; keeps every byte that it is sent."""
-
-    def __init__(self, server: asyncio.Server, ca_file: Path) -> None:
-        self.port: int = server.sockets[0].getsockname()[1]
-        self.ca_file = ca_file
-        self.heard = b""
-        self.connections: list[asyncio.StreamWriter] = []
-        self.answer: Callable[[Any, str], list[Any]] = lambda message, _: []
-
-
-def a_certificate(
-    folder: Path, name: str, *, trusted: bool = True, expired: bool = False
-) -> tuple[Path, Path]:
-    """Return the file of a certificate with its key, and the file of the authority that we trust."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    authorities = {}
-    for issuer in ("trusted", "other"):
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        authority = _certificate(subject, subject, ca_key, ca_key, ca=True)
-        authorities[issuer] = (authority, ca_key)
-        (folder / f"{issuer}.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    authority, ca_key = authorities["trusted" if trusted else "other"]
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    certificate = _certificate(subject, authority.subject, key, ca_key, name=name, expired=expired)
-    path = folder / "server.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return path, folder / "trusted.pem"
-
-
-def _certificate(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    signed_by: ec.EllipticCurvePrivateKey,
-    *,
-    name: str = "",
-    ca: bool = False,
-    expired: bool = False,
-) -> x509.Certificate:
-    today = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=30))
-        .not_valid_after(today + timedelta(days=-1 if expired else 30))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    )
-    if name:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    return builder.sign(signed_by, hashes.SHA256())
-
-
-@asynccontextmanager
-async def an_impostor(
-    folder: Path, name: str = "localhost", *, trusted: bool = True, expired: bool = False
-) -> AsyncIterator[Impostor]:
-    certificate, ca_file = a_certificate(folder, name, trusted=trusted, expired=expired)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        impostor.connections.append(writer)
-        try:
-            while True:
-                head = await reader.readexactly(4)
-                impostor.heard += head
-                body = await reader.readexactly(struct.unpack(">I", head)[0])
-                impostor.heard += body
-                envelope = common.ProtoMessage.FromString(body)
-                for answer in impostor.answer(envelope, envelope.clientMsgId):
-                    writer.write(
-                        answer if isinstance(answer, bytes) else framed(answer, envelope.clientMsgId)
-                    )
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context)
-    impostor = Impostor(server, ca_file)
-    try:
-        yield impostor
-    finally:
-        server.close()
-        for writer in impostor.connections:
-            writer.transport.abort()
-        await server.wait_closed()
-        await asyncio.sleep(0.01)  # the readers end
-
-
-def framed(message: Any, request_id: str = "") -> bytes:
-    body = link_module.common_envelope(message, request_id)
-    return struct.pack(">I", len(body)) + body
-
 
 SECRETS = Credentials("an-id", "sEcReT-1", "sEcReT-2", 42)
+
+
+# -- who is spoken to
 
 
 @pytest.mark.parametrize(
     ("certificate", "why"),
     [
-        ({"trusted": False}, "certificate"),
-        ({"name": "venue.example"}, "VerificationError|localhost|DNSMismatch"),
-        ({"expired": True}, "certificate"),
+        (
+            {"trusted": False},
+            r"an authority that we do not trust has issued it .* trusted are .*trusted\.pem",
+        ),
+        ({"name": "venue.example"}, r"it is another host's .*localhost"),
+        ({"expired": True}, "it has expired"),
     ],
 )
 @on_loop
@@ -184,22 +45,25 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
 ) -> None:
     """Another issuer, another name, an old certificate: each of them may be somebody in between."""
     async with an_impostor(tmp_path, **certificate) as impostor:
-        address = Address("localhost", impostor.port, impostor.ca_file)
-        with pytest.raises(UnavailableError, match=why) as caught:
-            await Session.open(address, SECRETS, "main", BOTH, asyncio.Queue())
-        await asyncio.sleep(0.05)
-        assert impostor.heard == b""
+        with pytest.raises(CertificateError, match=why) as caught:
+            await Session.open(impostor.address, SECRETS, "main", ("EURUSD",), asyncio.Queue())
+        assert f"localhost:{impostor.port}: its certificate is refused" in str(caught.value)
         assert "sEcReT" not in str(caught.value)
+        await asyncio.sleep(0.05)  # whatever was sent has come by now
+        assert (impostor.greeted, impostor.connections, impostor.heard) == (1, [], [])
 
 
 @on_loop
 async def test_peer_with_the_right_certificate_is_spoken_to(tmp_path: Path) -> None:
     """The same peer with a good certificate hears us: the test before this one refuses for its reason."""
     async with an_impostor(tmp_path) as impostor:
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
-        link.send(oa.ProtoOAVersionReq(), "r1")
+        opening = asyncio.create_task(
+            Session.open(impostor.address, SECRETS, "main", ("EURUSD",), asyncio.Queue())
+        )
         await until(lambda: impostor.heard)
-        link.abort("the test is over")
+        assert impostor.kinds() == ["ProtoOAApplicationAuthReq"]
+        opening.cancel()
+        await asyncio.wait({opening})
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
@@ -217,9 +81,9 @@ async def test_ca_file_that_cannot_be_read_is_named(tmp_path: Path, content: str
 async def test_port_where_nobody_listens_is_unavailable(tmp_path: Path) -> None:
     """A venue that is being restarted comes back: try again."""
     async with an_impostor(tmp_path) as impostor:
-        ca_file, port = impostor.ca_file, impostor.port
-    with pytest.raises(UnavailableError, match=f"localhost:{port}"):
-        await Link.connect(Address("localhost", port, ca_file), asyncio.Queue())
+        address = impostor.address
+    with pytest.raises(UnavailableError, match=str(address)):
+        await Link.connect(address, asyncio.Queue())
 
 
 @on_loop
@@ -227,11 +91,16 @@ async def test_peer_that_does_not_speak_tls_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A port that accepts and says nothing must not hold the gateway for ever."""
-    monkeypatch.setattr(link_module, "CONNECT_TIMEOUT_S", 0.2)
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    monkeypatch.setattr(transport_module, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     _, ca_file = a_certificate(tmp_path, "localhost")
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match=r"no secure connection within 0.2 s"):
         await Link.connect(Address("localhost", port, ca_file), asyncio.Queue())
     server.close()
     await server.wait_closed()
@@ -242,32 +111,79 @@ async def test_peer_that_does_not_speak_tls_is_given_up(
 
 @on_loop
 async def test_open_requests_end_at_once_when_the_connection_is_cut(tmp_path: Path) -> None:
-    """Nobody waits ten seconds for an answer that cannot come any more."""
+    """Nobody waits ten seconds for an answer that cannot come; what was asked for may have been done."""
     async with an_impostor(tmp_path) as impostor:
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
+        link = await impostor.connect()
         asked = [asyncio.create_task(link.request(oa.ProtoOAVersionReq())) for _ in range(3)]
-        await until(lambda: len(impostor.heard) > 30)
+        await until(lambda: len(impostor.heard) == 3)
         began_s = monotonic_s()
         impostor.connections[0].transport.abort()
         ended = await asyncio.gather(*asked, return_exceptions=True)
         assert monotonic_s() - began_s < 1.0
-        assert [type(error) for error in ended] == [UnavailableError] * 3
+        assert [type(error) for error in ended] == [AnswerLostError] * 3
+        assert all(isinstance(error, OutcomeUnknownError) for error in ended)
         with pytest.raises(UnavailableError, match="the connection has ended"):
             link.send(oa.ProtoOAVersionReq(), "late")
+
+
+@on_loop
+async def test_request_that_has_not_left_is_known_to_be_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what has left can have been done."""
+    monkeypatch.setattr(link_module, "LIMITS", Limits(history_per_s=0.001))
+    async with an_impostor(tmp_path) as impostor:
+        link = await impostor.connect()
+        ask = oa.ProtoOADealListReq(ctidTraderAccountId=1)
+        asked = [asyncio.create_task(link.request(ask)) for _ in range(2)]
+        await until(lambda: impostor.heard)
+        link.abort("the test cuts it")
+        left, waiting = await asyncio.gather(*asked, return_exceptions=True)
+        assert (type(left), type(waiting)) == (AnswerLostError, UnavailableError)
+        assert len(impostor.heard) == 1
 
 
 @on_loop
 async def test_request_without_an_answer_is_given_up_and_its_late_answer_harms_nothing(
     tmp_path: Path,
 ) -> None:
-    """Silence is an answer too."""
+    """Silence is an answer too; the late one is nobody's."""
     async with an_impostor(tmp_path) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), inbox)
-        with pytest.raises(UnavailableError, match=r"no answer to ProtoOAVersionReq within 0.05 s"):
+        link = await impostor.connect(inbox)
+        with pytest.raises(AnswerLostError, match=r"no answer to ProtoOAVersionReq within 0.05 s"):
             await link.request(oa.ProtoOAVersionReq(), timeout_s=0.05)
-        impostor.connections[0].write(framed(oa.ProtoOAVersionRes(version="91"), "r1"))
-        assert (await inbox.get()).request_id == "r1"
+        await until(lambda: impostor.heard)
+        impostor.say(oa.ProtoOAVersionRes(version="91"), impostor.ids()[0])
+        assert (await inbox.get()).request_id == impostor.ids()[0]
+        link.abort("the test is over")
+
+
+@on_loop
+async def test_ids_of_requests_are_never_used_again(tmp_path: Path) -> None:
+    """Not on one connection, and not on the next: an old answer must not be taken for a new one's."""
+    async with an_impostor(tmp_path) as impostor:
+        impostor.answer = lambda _: [oa.ProtoOAVersionRes(version="91")]
+        for _ in range(2):
+            link = await impostor.connect()
+            await asyncio.gather(*(link.request(oa.ProtoOAVersionReq()) for _ in range(5)))
+            link.abort("the next one follows")
+        assert len(set(impostor.ids())) == 10
+
+
+@on_loop
+async def test_event_with_a_foreign_id_is_nobodys_answer(tmp_path: Path) -> None:
+    """The venue shows us what other clients of the account did, under their ids."""
+    async with an_impostor(tmp_path) as impostor:
+        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        link = await impostor.connect(inbox)
+        asked = asyncio.create_task(link.request(oa.ProtoOAVersionReq()))
+        await until(lambda: impostor.heard)
+        impostor.say(oa.ProtoOASymbolChangedEvent(ctidTraderAccountId=1, symbolId=[7]), "r1")
+        assert (await inbox.get()).message.symbolId == [7]
+        assert not asked.done()
+        impostor.say(oa.ProtoOAVersionRes(version="91"), impostor.ids()[0])
+        assert (await asked).version == "91"
         link.abort("the test is over")
 
 
@@ -275,9 +191,9 @@ async def test_request_without_an_answer_is_given_up_and_its_late_answer_harms_n
 async def test_answer_of_another_kind_is_an_error(tmp_path: Path) -> None:
     """Type and error code of every reply are looked at, before its fields are."""
     async with an_impostor(tmp_path) as impostor:
-        impostor.answer = lambda *_: [oa.ProtoOAAccountAuthRes(ctidTraderAccountId=1)]
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
-        with pytest.raises(VenueError, match="ProtoOAAccountAuthRes"):
+        impostor.answer = lambda _: [oa.ProtoOAAccountAuthRes(ctidTraderAccountId=1)]
+        link = await impostor.connect()
+        with pytest.raises(UnexpectedAnswerError, match="ProtoOAAccountAuthRes"):
             await link.request(oa.ProtoOAVersionReq())
         link.abort("the test is over")
 
@@ -294,42 +210,127 @@ async def test_answer_of_another_kind_is_an_error(tmp_path: Path) -> None:
 async def test_every_carrier_of_errors_is_read(tmp_path: Path, carrier: Any) -> None:
     """There are three, and a refusal may come in any of them."""
     async with an_impostor(tmp_path) as impostor:
-        impostor.answer = lambda *_: [carrier]
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
-        with pytest.raises(VenueError, match="MARKET_CLOSED: later") as caught:
+        impostor.answer = lambda _: [carrier]
+        link = await impostor.connect()
+        with pytest.raises(RefusedError, match="MARKET_CLOSED: later") as caught:
             await link.request(oa.ProtoOAVersionReq())
         assert caught.value.code == "MARKET_CLOSED"
         link.abort("the test is over")
 
 
 @on_loop
+async def test_request_that_came_too_fast_is_asked_again_when_the_venue_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the seconds; only requests of that kind wait, and longer if it refuses again."""
+    monkeypatch.setattr(link_module, "TOO_FAST_FIRST_S", 0.3)
+    blocked = oa.ProtoOAErrorRes(errorCode="BLOCKED_PAYLOAD_TYPE", retryAfter=1)
+    async with an_impostor(tmp_path) as impostor:
+        answers = [blocked, blocked, oa.ProtoOAReconcileRes(ctidTraderAccountId=1)]
+        impostor.answer = lambda message: (
+            [answers.pop(0)]
+            if message.DESCRIPTOR.name == "ProtoOAReconcileReq"
+            else [oa.ProtoOAVersionRes(version="91")]
+        )
+        link = await impostor.connect()
+        began_s = monotonic_s()
+        asked = asyncio.create_task(link.request(oa.ProtoOAReconcileReq(ctidTraderAccountId=1)))
+        await until(lambda: len(answers) == 2)
+        await link.request(oa.ProtoOAVersionReq())
+        assert monotonic_s() - began_s < 1.0
+        await asked
+        assert monotonic_s() - began_s > 2.0
+        link.abort("the test is over")
+
+
+@on_loop
+async def test_venue_that_always_finds_us_too_fast_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every retry has a limit, each pause is twice the one before, and no second is asked away in between."""
+    monkeypatch.setattr(link_module, "TOO_FAST_FIRST_S", 0.05)
+    async with an_impostor(tmp_path) as impostor:
+        impostor.answer = lambda _: [oa.ProtoOAErrorRes(errorCode="REQUEST_FREQUENCY_EXCEEDED")]
+        link = await impostor.connect()
+        began_s = monotonic_s()
+        with pytest.raises(TooFastError, match="REQUEST_FREQUENCY_EXCEEDED"):
+            await link.request(oa.ProtoOAVersionReq())
+        assert monotonic_s() - began_s > 0.05 * (1 + 2 + 4 + 8)
+        assert len(impostor.heard) == link_module.TOO_FAST_TRIES
+        link.abort("the test is over")
+
+
+@on_loop
+async def test_order_leaves_before_requests_that_wait(tmp_path: Path) -> None:
+    """Questions can wait for the venue's limit; an order is worth seconds."""
+    async with an_impostor(tmp_path) as impostor:
+        link = await impostor.connect()
+        questions = [asyncio.create_task(link.request(oa.ProtoOAVersionReq())) for _ in range(30)]
+        await until(lambda: len(impostor.heard) == 5)
+        link.send(oa.ProtoOATraderReq(ctidTraderAccountId=1), "order:1")
+        await until(lambda: "order:1" in impostor.ids())
+        assert impostor.ids().index("order:1") <= 6
+        link.abort("the test is over")
+        await asyncio.gather(*questions, return_exceptions=True)
+
+
+# -- what comes in
+
+
+@on_loop
 async def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     """A newer payload, a broken one, an envelope that is none: the next message is read all the same."""
     newer = common.ProtoMessage(payloadType=9_999, payload=b"?").SerializeToString()
-    broken = common.ProtoMessage(
-        payloadType=payload_type(oa.ProtoOASpotEvent), payload=b"\xff\xff"
-    ).SerializeToString()
+    spot = payload_type(oa.ProtoOASpotEvent)
+    broken = common.ProtoMessage(payloadType=spot, payload=b"\xff\xff").SerializeToString()
     async with an_impostor(tmp_path) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), inbox)
-        await until(lambda: impostor.connections)
+        link = await impostor.connect(inbox)
         for body in (newer, broken, b"\xff\xff\xff"):
-            impostor.connections[0].write(struct.pack(">I", len(body)) + body)
-        impostor.connections[0].write(framed(common.ProtoHeartbeatEvent()))
-        impostor.connections[0].write(framed(oa.ProtoOAVersionRes(version="91")))
+            impostor.say(struct.pack(">I", len(body)) + body)
+        impostor.say(common.ProtoHeartbeatEvent())
+        impostor.say(oa.ProtoOAVersionRes(version="91"))
         assert (await inbox.get()).message.version == "91"
         assert inbox.empty()
         link.abort("the test is over")
 
 
 @on_loop
-async def test_frame_that_is_too_long_ends_the_link(tmp_path: Path) -> None:
+async def test_messages_are_found_wherever_the_bytes_are_cut(tmp_path: Path) -> None:
+    """TCP knows no messages: halves come alone, and many come together."""
+    async with an_impostor(tmp_path) as impostor:
+        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        link = await impostor.connect(inbox)
+        versions = [f"{n}" * n for n in range(1, 8)]
+        content = b"".join(impostor.packed(oa.ProtoOAVersionRes(version=v)) for v in versions)
+        for at in range(0, len(content), 7):
+            impostor.connections[0].write(content[at : at + 7])
+            await asyncio.sleep(0.001)
+        impostor.connections[0].write(content)
+        found = [(await inbox.get()).message.version for _ in range(14)]
+        assert found == versions * 2
+        link.abort("the test is over")
+
+
+@on_loop
+async def test_message_that_is_too_long_ends_the_link(tmp_path: Path) -> None:
     """Fifteen megabytes of one message are no message of the venue's."""
     async with an_impostor(tmp_path) as impostor:
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
-        await until(lambda: impostor.connections)
+        link = await impostor.connect()
         impostor.connections[0].write(struct.pack(">I", 2_000_000_000))
-        await asyncio.wait_for(link.ended.wait(), 2)
+        await asyncio.wait_for(link.ended.wait(), 10)
+        assert "2000000000 bytes" in link.why_ended
+
+
+@on_loop
+async def test_inbox_that_nobody_reads_ends_the_link(tmp_path: Path) -> None:
+    """A gateway that has stopped reading knows nothing any more: it begins anew."""
+    async with an_impostor(tmp_path) as impostor:
+        link = await impostor.connect(asyncio.Queue(3))
+        for _ in range(4):
+            impostor.say(oa.ProtoOAVersionRes(version="91"))
+        await asyncio.wait_for(link.ended.wait(), 10)
+        assert "3 messages wait" in link.why_ended
 
 
 @on_loop
@@ -340,136 +341,22 @@ async def test_silence_is_filled_with_heartbeats_and_watched(
     monkeypatch.setattr(link_module, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(link_module, "SILENCE_S", 1.5)
     async with an_impostor(tmp_path) as impostor:
-        link = await Link.connect(Address("localhost", impostor.port, impostor.ca_file), asyncio.Queue())
+        link = await impostor.connect()
         alive = asyncio.create_task(link.keep_alive())
-        heartbeat = framed(common.ProtoHeartbeatEvent())
-        await until(lambda: impostor.heard.count(heartbeat) >= 1, within_s=3)
+        await until(lambda: "ProtoHeartbeatEvent" in impostor.kinds())
         assert not link.ended.is_set()
-        await asyncio.wait_for(link.ended.wait(), 4)
+        await asyncio.wait_for(link.ended.wait(), 10)
         assert "nothing heard" in link.why_ended
         await alive
 
 
 @on_loop
-async def test_rate_limit_of_the_venue_is_kept(tmp_path: Path) -> None:
-    """A flood of questions is answered without one being refused."""
-    async with (
-        serve(a_setting(tmp_path / "venue")) as venue,
-        a_session(venue, EURO) as (session, _),
-    ):
-        now_ms = venue.exchange.now_ms
-        began_s = monotonic_s()
-        await asyncio.gather(
-            *(session.balance() for _ in range(25)), *(session.positions() for _ in range(25))
-        )
-        assert monotonic_s() - began_s > 0.9
-        await asyncio.gather(*(session.closes_since(now_ms, now_ms) for _ in range(6)))
-
-
-# -- the session
-
-
-@pytest.mark.parametrize(
-    ("wrong", "setting"),
-    [
-        ({"client_secret": "wrong"}, "CT_CLIENT_SECRET"),
-        ({"access_token": "wrong"}, "CT_ACCESS_TOKEN"),
-        ({"account_id": 1}, "CT_ACCOUNT_ID"),
-    ],
-)
-@on_loop
-async def test_wrong_credentials_are_fatal_and_name_the_settings(
-    tmp_path: Path, wrong: dict[str, Any], setting: str
-) -> None:
-    """Trying again would not help, and may block the application."""
-    async with serve(a_setting(tmp_path / "venue")) as venue:
-        who = replace(credentials_of(venue.ready), **wrong)
-        with pytest.raises(InputError, match=setting) as caught:
-            async with a_session(venue, who=who):
-                pass
-        assert venue.ready["access_token"] not in str(caught.value)
-
-
-@on_loop
-async def test_unknown_symbol_is_named(tmp_path: Path) -> None:
-    """The universe is traded exactly or not at all."""
-    async with serve(a_setting(tmp_path / "venue")) as venue:
-        with pytest.raises(
-            InputError, match=r"SYMBOLS: the venue has no enabled EURUSDm, BTCUSD; it offers EURUSD"
-        ):
-            async with a_session(venue, "EURUSDm", GOLD, "BTCUSD"):
-                pass
-
-
-@on_loop
-async def test_session_learns_terms_and_subscribes(tmp_path: Path) -> None:
-    """Contracts in the book's order, the balance to the cent, and quotes with stamps."""
-    async with (
-        serve(a_setting(tmp_path / "venue")) as venue,
-        a_session(venue, GOLD, EURO) as (session, inbox),
-    ):
-        assert list(session.contracts) == [GOLD, EURO]
-        assert (str(session.trader.balance), session.trader.currency) == ("10000.00", "USD")
-        await Control(venue.ready).step(venue.exchange.now_ms + 2_000)
-        first = await inbox.get()
-        assert first.message.timestamp > 0
-        assert session.by_id[first.message.symbolId].symbol in BOTH
-
-
-@on_loop
-async def test_history_goes_back_over_a_weekend_until_there_are_enough(tmp_path: Path) -> None:
-    """On Monday morning the bars before are Friday's: asked by count, window by window, oldest first."""
-    monday = datetime(2025, 1, 13, 2, tzinfo=UTC)
-    settings = a_setting(tmp_path / "venue", slices=2_000, start=monday)
-    async with serve(settings) as venue, a_session(venue, EURO, GOLD) as (session, _):
-        now_ms = int(monday.timestamp() * 1000)
-        for symbol in (EURO, GOLD):
-            bars = await session.history(symbol, 400, now_ms)
-            opens = [bar.open_time_ms for bar in bars]
-            assert len(bars) >= 400
-            assert opens == sorted(set(opens))
-            assert opens[-1] == now_ms - 300_000
-            assert all(is_open(symbol, at_ms) for at_ms in opens)
-            assert opens[0] < now_ms - 3 * 86_400_000
-
-
-@on_loop
-async def test_history_that_is_shorter_than_asked_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A young market is no reason to ask for ever."""
-    monkeypatch.setattr(link_module, "HISTORY_PER_S", 1000.0)
-    settings = a_setting(tmp_path / "venue", history_slices=20, history_requests_per_s=1000)
-    async with (
-        serve(settings) as venue,
-        a_session(venue, EURO) as (s, _),
-    ):
-        bars = await asyncio.wait_for(s.history(EURO, 5_000, venue.exchange.now_ms), 20)
-        assert 0 < len(bars) <= 20
-
-
-# -- where the venue is
-
-
-def test_simulated_venue_says_itself_where_it_is(tmp_path: Path) -> None:
-    """One file from the venue, nothing to copy by hand."""
-    path = tmp_path / "ready.json"
-    settings = GatewaySettings(_env_file=None, SIM_VENUE_FILE=path)
-    with pytest.raises(UnavailableError, match=r"SIM_VENUE_FILE .* start `tradeguard venue` first"):
-        venue_of(settings)
-    path.write_text('{"host": "127.0.0.1"}')
-    with pytest.raises(InputError, match="SIM_VENUE_FILE"):
-        venue_of(settings)
-    told = {"host": "::1", "port": 5, "ca_file": "/ca.pem", "client_id": "a", "client_secret": "b1234567"}
-    path.write_text(json.dumps({**told, "access_token": "c1234567", "account_id": 4}))
-    address, who = venue_of(settings)
-    assert (address, who.account_id) == (Address("::1", 5, Path("/ca.pem")), 4)
-
-
-def test_real_venue_is_the_official_host_with_the_platforms_trust() -> None:
-    """Demo and live differ in the host alone; no CA file of our own may stand in for the platform's."""
-    credentials = {"CT_CLIENT_ID": "a", "CT_CLIENT_SECRET": "b", "CT_ACCESS_TOKEN": "c", "CT_ACCOUNT_ID": 4}
-    for kind in ("demo", "live"):
-        address, who = venue_of(GatewaySettings(_env_file=None, CT_HOST_TYPE=kind, **credentials))
-        assert address == Address(f"{kind}.ctraderapi.com", 5035)
-        assert who == Credentials("a", "b", "c", 4)
+async def test_heartbeat_of_the_venue_is_not_answered(tmp_path: Path) -> None:
+    """Two that answer each other's heartbeats would never stop."""
+    async with an_impostor(tmp_path) as impostor:
+        impostor.answer = lambda _: [oa.ProtoOAVersionRes(version="91")]
+        link = await impostor.connect()
+        impostor.say(common.ProtoHeartbeatEvent())
+        await link.request(oa.ProtoOAVersionReq())
+        assert impostor.kinds() == ["ProtoOAVersionReq"]
+        link.abort("the test is over")
