@@ -134,6 +134,7 @@ def _add_venue(venue: argparse.ArgumentParser) -> None:
     venue.add_argument("--speed", type=_number(SPEED_MAX), metavar="X", help="times real time; 0: in steps")
     venue.add_argument("--seed", type=_whole(0, 2**32 - 1), metavar="S", help="of the random market")
     venue.add_argument("--state", type=Path, metavar="DIR", help="of its books, keys and certificates")
+    venue.add_argument("--faults", type=Path, metavar="FILE", help="TOML: what it does wrong on purpose")
 
 
 def _add_features(features: argparse.ArgumentParser) -> None:
@@ -304,7 +305,7 @@ def _venue(options: argparse.Namespace) -> int:
     from cli import venue
 
     asked = {"data_dir": options.data, "start": options.start, "speed": options.speed}
-    asked |= {"seed": options.seed, "state_dir": options.state}
+    asked |= {"seed": options.seed, "state_dir": options.state, "faults": options.faults}
     given = {name: value for name, value in asked.items() if value is not None}
     venue.run({**given, "data_dir": None} if options.synthetic else given)
     return OK

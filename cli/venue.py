@@ -25,6 +25,7 @@ FLAGS = {
     "speed": "--speed",
     "seed": "--seed",
     "state_dir": "--state",
+    "faults": "--faults",
 }
 
 

@@ -40,10 +40,13 @@ class VenueControl:
         """Return when bars began on the wire and orders arrived, by the machine's monotonic clock."""
         return await self._call("GET", "/timing")
 
-    async def fault(self, kind: str, message: str, count: int = 1, delay_ms: int = 0) -> dict[str, Any]:
-        """Ask the venue to withhold or delay the next messages of a kind."""
-        body = {"kind": kind, "message": message, "count": count, "delay_ms": delay_ms}
-        return await self._call("POST", "/fault", body)
+    async def fault(self, name: str, **how: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
+        """Ask the venue for a fault; return what it says of all faults."""
+        return await self._call("POST", "/faults", {"fault": name, **how})
+
+    async def faults(self) -> dict[str, Any]:
+        """Return the faults that were asked for, and how often each struck."""
+        return await self._call("GET", "/faults")
 
     def close(self) -> None:
         """Hang up."""

@@ -53,6 +53,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         "certificates",
         "control",
         "credentials",
+        "distortions",
+        "incidents",
+        "outbox",
         "exchange",  # where doors and matching core meet; one lock
         "ledger",  # SQLite
         "main",

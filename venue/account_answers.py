@@ -66,7 +66,7 @@ def refresh_token(session: Session, request: Request) -> Iterable[Message]:
     if not session.floor.credentials.rotate(request.refreshToken):
         raise RequestError("CH_ACCESS_TOKEN_INVALID", "The refresh token is not valid")
     credentials = session.floor.credentials
-    session.host.tokens_rotated()
+    session.host.end_logins("The token was refreshed")
     return [
         messages.ProtoOARefreshTokenRes(
             accessToken=credentials.access_token,
@@ -125,8 +125,13 @@ def symbols_for_conversion(session: Session, request: Request) -> Iterable[Messa
 
 def trader(session: Session, _: Request) -> Iterable[Message]:
     """Return the account: its balance and its terms."""
+    return [messages.ProtoOATraderRes(ctidTraderAccountId=session.account_id, trader=trader_of(session))]
+
+
+def trader_of(session: Session) -> model.ProtoOATrader:
+    """Return the account as the Open API describes it."""
     matching = session.floor.exchange.matching
-    trader = model.ProtoOATrader(
+    return model.ProtoOATrader(
         ctidTraderAccountId=session.account_id,
         balance=matching.balance_cents,
         balanceVersion=matching.balance_version,
@@ -142,7 +147,6 @@ def trader(session: Session, _: Request) -> Iterable[Message]:
         isLimitedRisk=False,
         moneyDigits=MONEY_DIGITS,
     )
-    return [messages.ProtoOATraderRes(ctidTraderAccountId=session.account_id, trader=trader)]
 
 
 def reconcile(session: Session, _: Request) -> Iterable[Message]:

@@ -70,7 +70,9 @@ class ControlDoor:
             ("GET", "/state"): self._state_of,
             ("GET", "/ledger"): self._ledger,
             ("GET", "/timing"): self._timing,
-            ("POST", "/fault"): self._fault,
+            ("GET", "/faults"): self._faults,
+            ("POST", "/faults"): self._ask_fault,
+            ("DELETE", "/faults"): self._end_faults,
             ("POST", "/shutdown"): self._shutdown,
         }
 
@@ -106,16 +108,7 @@ class ControlDoor:
             "equity_cents": matching.equity_cents(),
             "revision": exchange.ledger.revision,
             "connections": self._venue.connections,
-            "faults": [
-                {
-                    "kind": fault.kind,
-                    "message": fault.message,
-                    "left": fault.left,
-                    "fired": fault.fired,
-                    "delay_ms": fault.delay_ms,
-                }
-                for fault in exchange.faults.asked
-            ],
+            "faults_fired": exchange.faults.fired(),
         }
 
     # -- calls ---------------------------------------------------------------------------------
@@ -147,16 +140,19 @@ class ControlDoor:
             "orders": dict(watch.orders),
         }
 
-    async def _fault(self, call: _Call) -> dict[str, Any]:
-        count = _number(call.body, "count", 1)
-        delay_ms = _number(call.body, "delay_ms", 0)
+    async def _faults(self, _: _Call) -> dict[str, Any]:
+        return self._exchange.faults.told()
+
+    async def _ask_fault(self, call: _Call) -> dict[str, Any]:
         try:
-            self._exchange.faults.add(
-                str(call.body.get("kind")), str(call.body.get("message")), count, delay_ms
-            )
+            self._exchange.faults.ask(call.body)
         except InputError as error:
             raise BadCallError(400, str(error)) from error
-        return self.state()
+        return self._exchange.faults.told()
+
+    async def _end_faults(self, _: _Call) -> dict[str, Any]:
+        self._exchange.faults.end_all()
+        return self._exchange.faults.told()
 
     async def _shutdown(self, _: _Call) -> dict[str, Any]:
         self._stop.set()
@@ -248,8 +244,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return body
 
 
-def _number(body: dict[str, Any], name: str, default: int | None = None) -> int:
-    value = body.get(name, default)
+def _number(body: dict[str, Any], name: str) -> int:
+    value = body.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadCallError(400, f"{name} is a whole number")
     return value

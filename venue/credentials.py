@@ -53,6 +53,11 @@ class Credentials:
         self.save()
         return True
 
+    def void_access(self) -> None:
+        """Make the access token worthless, on disk first; the refresh token stays good."""
+        self.access_token = secrets.token_urlsafe(32)
+        self.save()
+
     def save(self) -> None:
         """Write all of it, readable by the owner alone."""
         values = {name: value for name, value in asdict(self).items() if name != "path"}

@@ -23,13 +23,20 @@ class Directory:
 
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
         self.contracts = contracts
-        self.symbol_ids = {
-            symbol: FIRST_SYMBOL_ID + SYMBOL_ID_STEP * rank for rank, symbol in enumerate(contracts)
-        }
-        self.symbols = {number: symbol for symbol, number in self.symbol_ids.items()}
+        self._next_symbol_id = FIRST_SYMBOL_ID
+        self.renumber()
         names = [name for each in contracts.values() for name in (each.base_asset, each.quote_asset)]
         self.asset_ids = {name: FIRST_ASSET_ID + rank for rank, name in enumerate(dict.fromkeys(names))}
         self.assets = {number: name for name, number in self.asset_ids.items()}
+
+    def renumber(self) -> None:
+        """Give every symbol an id that none had before."""
+        first = self._next_symbol_id
+        self.symbol_ids = {
+            symbol: first + SYMBOL_ID_STEP * rank for rank, symbol in enumerate(self.contracts)
+        }
+        self.symbols = {number: symbol for symbol, number in self.symbol_ids.items()}
+        self._next_symbol_id += SYMBOL_ID_STEP * len(self.contracts)
 
     def conversion_chain(self, first: str, last: str) -> list[str] | None:
         """Return the fewest symbols that lead from one asset to another, None if none do."""

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
 from venue.calendar import is_open
-from venue.faults import Faults, FaultyMessage
+from venue.faults import Faults
 from venue.ledger import Ledger
 from venue.matching import Matching
 from venue.playback import Playback, Spot
 from venue.records import (
     Deal,
     Execution,
-    ExecutionKind,
     Order,
-    OrderKind,
     Position,
     Refusal,
     RefusedError,
@@ -83,9 +82,10 @@ class Exchange:
         self.listener: Listener | None = None
         self._pace = pace
         self._playing = asyncio.Lock()
-        self._late: list[tuple[int, int, Execution]] = []  # heap: due, order of arrival, what to tell
+        self._agenda: list[
+            tuple[int, int, Callable[[], None]]
+        ] = []  # heap: due, order of arrival, what to do
         self._arrivals = count()
-        self._order_delay_ms: dict[int, int | None] = {}  # by position: late by so much, None: never told
         self._next_refusal_id = ledger.last_id(Refusal) + 1
         matching.quotes.update(playback.last_quotes)
         self.last_stamp_ms = max((quote.time_ms for quote in playback.last_quotes.values()), default=None)
@@ -127,6 +127,10 @@ class Exchange:
 
     # -- time ----------------------------------------------------------------------------------
 
+    def at(self, due_ms: int, do: Callable[[], None]) -> None:
+        """Do something when time reaches `due_ms`, after the quotes of that moment."""
+        heapq.heappush(self._agenda, (due_ms, next(self._arrivals), do))
+
     async def play(self, until_ms: int) -> None:
         """Play every quote up to a time, in steps that are written before they are told."""
         async with self._playing:
@@ -140,8 +144,8 @@ class Exchange:
                 await asyncio.sleep(0)
 
     def _play_moment(self, until_ms: int) -> int:
-        """Play the next moment that has a quote or a late message."""
-        due = [self._late[0][0]] if self._late else []
+        """Play the next moment that has a quote, or anything else to be done."""
+        due = [self._agenda[0][0]] if self._agenda else []
         due += self.matching.due_protections_ms()
         until_ms = max(min(until_ms, *due), self.playback.time_ms) if due else until_ms
         spots = self.playback.take(until_ms)
@@ -154,10 +158,8 @@ class Exchange:
                 self.listener.on_spot(spot)
             for execution in self.matching.on_quote(spot.symbol, spot.time_ms, spot.bid, spot.ask):
                 self._tell(execution)
-        while self._late and self._late[0][0] <= now_ms:
-            execution = heapq.heappop(self._late)[2]
-            if self.listener is not None:
-                self.listener.on_execution(execution)
+        while self._agenda and self._agenda[0][0] <= now_ms:
+            heapq.heappop(self._agenda)[2]()
         return max(1, len(spots))
 
     def _commit(self, now_ms: int) -> None:
@@ -165,26 +167,21 @@ class Exchange:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def submit(self, request: MarketRequest) -> Answer | None:
-        """Take a market order; None if it is refused and a fault swallows that.
+    def submit(self, request: MarketRequest) -> Answer:
+        """Take a market order.
 
         Raises:
-            RefusedError: it breaks a rule, and the answer is not swallowed by a fault.
+            RefusedError: it breaks a rule.
         """
         now_ms = self.now_ms
-        delay_ms = self.faults.take(FaultyMessage.ORDER_RESPONSE)
         try:
             executions = self.matching.submit(
                 request, now_ms, market_open=self._is_open(request.symbol, now_ms)
             )
         except RefusedError as error:
             self._note_refusal("NewOrder", error, request.symbol, client_order_id=request.client_order_id)
-            if delay_ms is None:
-                return None
             raise
-        if delay_ms != 0:
-            self._order_delay_ms[executions[0].position.position_id] = delay_ms
-        return self._answer(executions, now_ms)
+        return self._answer(executions)
 
     def close(self, position_id: int, volume_cents: int) -> Answer:
         """Take a request to close a position or a part of it.
@@ -200,7 +197,7 @@ class Exchange:
         except RefusedError as error:
             self._note_refusal("ClosePosition", error, position.symbol if position else "", position_id)
             raise
-        return self._answer(executions, now_ms)
+        return self._answer(executions)
 
     def amend(self, position_id: int, stop_points: int | None, target_points: int | None) -> Answer:
         """Take a request to set a position's levels.
@@ -215,7 +212,7 @@ class Exchange:
         except RefusedError as error:
             self._note_refusal("AmendPositionSLTP", error, position.symbol if position else "", position_id)
             raise
-        return self._answer(executions, now_ms)
+        return self._answer(executions)
 
     def _is_open(self, symbol: str, now_ms: int) -> bool:
         """Tell whether the symbol trades: by the calendar, and by the quotes that are to come (holidays)."""
@@ -246,34 +243,10 @@ class Exchange:
         self._next_refusal_id += 1
         self.ledger.write([refusal], self.playback.time_ms)
 
-    def _answer(self, executions: tuple[Execution, ...], now_ms: int) -> Answer:
+    def _answer(self, executions: tuple[Execution, ...]) -> Answer:
         self._commit(self.playback.time_ms)
-        told = tuple(each for each in executions if self._is_told_now(each, now_ms))
-        return Answer(executions[0].order, told)
-
-    # -- faults --------------------------------------------------------------------------------
+        return Answer(executions[0].order, executions)
 
     def _tell(self, execution: Execution) -> None:
-        if self._is_told_now(execution, execution.at_ms) and self.listener is not None:
+        if self.listener is not None:
             self.listener.on_execution(execution)
-
-    def _is_told_now(self, execution: Execution, now_ms: int) -> bool:
-        """Let the faults have their way with an execution that is to be told."""
-        delay_ms = self._delay_ms(execution)
-        if delay_ms:
-            heapq.heappush(self._late, (now_ms + delay_ms, next(self._arrivals), execution))
-        return delay_ms == 0
-
-    def _delay_ms(self, execution: Execution) -> int | None:
-        """Return how late an execution is told, None if it never is."""
-        of_opening = execution.order.order_id == execution.position.opening_order_id
-        of_protection = execution.by_server and execution.kind is ExecutionKind.ACCEPTED
-        if (of_opening or of_protection) and execution.position.position_id in self._order_delay_ms:
-            return self._order_delay_ms[execution.position.position_id]
-        if execution.order.kind is not OrderKind.MARKET:
-            return 0
-        if execution.kind is ExecutionKind.ACCEPTED:
-            return self.faults.take(FaultyMessage.ACCEPT)
-        if execution.kind is ExecutionKind.FILLED:
-            return self.faults.take(FaultyMessage.FILL)
-        return 0

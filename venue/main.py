@@ -25,7 +25,7 @@ from venue.control import ControlDoor
 from venue.credentials import Credentials, load_credentials
 from venue.directory import Directory
 from venue.exchange import Exchange, Pace, Stepped
-from venue.faults import Faults
+from venue.faults import Faults, faults_of
 from venue.ledger import Ledger
 from venue.market_files import open_files, open_synthetic, start_ms
 from venue.matching import Matching, Terms
@@ -125,7 +125,7 @@ def _exchange(settings: VenueSettings, ledger: Ledger) -> Exchange:
     ledger.pledge("start_ms", str(begin_ms))
     marked = ledger.mark("time_ms")
     time_ms = begin_ms - 1 if marked is None else int(marked)
-    faults = Faults()
+    faults = _faults(settings)
     terms = Terms(
         CONTRACTS, leverage=settings.leverage, latency_ms=settings.latency_ms, commission=settings.commission
     )
@@ -138,6 +138,17 @@ def _exchange(settings: VenueSettings, ledger: Ledger) -> Exchange:
         pace,
         deposit_cents=int(settings.initial_balance * CENTS),
     )
+
+
+def _faults(settings: VenueSettings) -> Faults:
+    """Return the faults of the settings' file; their draws come from the market's seed unless it has one."""
+    if settings.faults is None:
+        return Faults(settings.seed)
+    try:
+        text = settings.faults.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"VENUE_FAULTS: {settings.faults} cannot be read: {error}") from error
+    return faults_of(text, settings.seed)
 
 
 def _market(settings: VenueSettings, ledger: Ledger) -> BarStore:

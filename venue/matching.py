@@ -61,15 +61,15 @@ class Valuation:
     net_cents: int
 
 
-def at_once() -> int | None:
-    """Return how many ms after its fill a protective order follows; None would be never."""
+def at_once(now_ms: int) -> int | None:
+    """Return how many ms after its fill, which is now, a protective order follows; None would be never."""
     return 0
 
 
 class Matching:
     """The account and its open orders and positions."""
 
-    def __init__(self, terms: Terms, *, protection_delay_ms: Callable[[], int | None] = at_once) -> None:
+    def __init__(self, terms: Terms, *, protection_delay_ms: Callable[[int], int | None] = at_once) -> None:
         self.terms = terms
         self.quotes: dict[str, Quote] = {}
         self.orders: dict[int, Order] = {}  # market orders that wait for their fill
@@ -372,7 +372,7 @@ class Matching:
         stop = _level(price, order.side, order.relative_stop_points, towards=-1)
         target = _level(price, order.side, order.relative_target_points, towards=1)
         wanted = stop is not None or target is not None
-        delay_ms = self._protection_delay_ms() if wanted else None
+        delay_ms = self._protection_delay_ms(now_ms) if wanted else None
         if delay_ms:
             position = replace(
                 position,

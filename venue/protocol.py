@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import struct
+from typing import Any, TypeAlias
 
 import uvloop
 from google.protobuf.message import DecodeError, Message
@@ -28,6 +29,8 @@ __all__ = [
     "FRAME_BYTES_MAX",
     "HEARTBEAT_EVENT",
     "FrameTooLongError",
+    "Generated",
+    "Packet",
     "common",
     "decode",
     "encode",
@@ -37,6 +40,8 @@ __all__ = [
     "payload_type",
     "read_envelope",
 ]
+
+Generated: TypeAlias = Any  # a message: the generated classes carry no types
 
 FRAME_BYTES_MAX = 1_000_000  # of what a client sends
 _LENGTH = struct.Struct(">I")
@@ -67,6 +72,19 @@ def payload_type(message: Message) -> int:
 def encode(message: Message) -> tuple[int, bytes]:
     """Return a message's kind and body, to be packed for any number of receivers."""
     return payload_type(message), message.SerializeToString()
+
+
+class Packet:
+    """One message on its way, encoded once for all who get it."""
+
+    __slots__ = ("body", "kind", "message", "symbol", "words")
+
+    def __init__(self, message: Message, words: tuple[str, ...] = (), symbol: str = "") -> None:
+        """Take a message, other words for it than its name, and the symbol that it is about."""
+        self.message = message
+        self.kind, self.body = encode(message)
+        self.words = (type(message).__name__, *words)
+        self.symbol = symbol
 
 
 def pack(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:

@@ -7,14 +7,18 @@ import contextlib
 import logging
 import ssl
 from dataclasses import dataclass
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
 from shared.clock import monotonic_s
 from venue import account_answers, price_answers, trading_answers
 from venue.exchange import Answer
+from venue.faults import Fault
+from venue.incidents import Incidents
+from venue.outbox import known_as
 from venue.playback import Spot
-from venue.protocol import FrameTooLongError, common, encode, messages, pack, read_envelope
+from venue.protocol import FrameTooLongError, Packet, common, read_envelope
 from venue.records import Execution, OrderKind, OrderStatus
 from venue.session import Floor, Session
 from venue.stopwatch import Stopwatch
@@ -29,6 +33,7 @@ CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps
 HOUSEKEEPING_EVERY_S = 1.0
 BEHIND_BYTES = 1_000_000  # unread by a client: the venue waits for it ...
 DRAIN_TIMEOUT_S = 5.0  # ... but not longer than this
+HANDSHAKE_S_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class VenueServer:
         self._sessions: dict[Session, asyncio.StreamWriter] = {}
         self._requesters: dict[int, _Requester] = {}  # by order, until it is done
         self._tasks: set[asyncio.Task[None]] = set()
+        self._incidents = Incidents(floor, self._sessions.keys())
         self._server: asyncio.Server | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._read_s = 0.0  # when the request in hand was read
@@ -57,7 +63,7 @@ class VenueServer:
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
         """Open the door; return its port."""
-        self._server = await asyncio.start_server(self._serve, host, port, ssl=context)
+        self._server = await asyncio.start_server(partial(self._serve, context), host, port)
         self._housekeeping = asyncio.create_task(self._keep_house())
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -90,22 +96,29 @@ class VenueServer:
 
     # -- one connection ------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        writer.transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
-        session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
-        self._sessions[session] = writer
+        session: Session | None = None
         try:
+            if self._incidents.is_shut():
+                return
+            await writer.start_tls(context, ssl_handshake_timeout=HANDSHAKE_S_MAX)
+            writer.transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
+            session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
+            self._sessions[session] = writer
             await self._converse(session, reader)
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             log.debug("a client left")
         except asyncio.CancelledError:
             log.debug("the venue closes a connection")
         finally:
-            del self._sessions[session]
+            if session is not None:
+                del self._sessions[session]
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
@@ -138,25 +151,25 @@ class VenueServer:
                     writer.transport.abort()
                 elif now_s - session.sent_s >= HEARTBEAT_AFTER_S:
                     session.heartbeat()
-                    session.flush(now_s)
+                    self._flush_one(session, writer, now_s)
 
     # -- what the exchange says ----------------------------------------------------------------
 
     def on_spot(self, spot: Spot) -> None:
         """Put a quote on the way to its subscribers, made once for all who want it alike."""
         self.stopwatch.queued(spot.time_ms)
-        frames: dict[tuple[bool, bool], bytes] = {}
+        packets: dict[tuple[bool, bool], Packet] = {}
         for session in self._sessions:
             with_stamp = session.spots.get(spot.symbol)
             if with_stamp is None:
                 continue
             variant = with_stamp, spot.symbol in session.bars
-            frame = frames.get(variant)
-            if frame is None:
-                frame = frames[variant] = self._spot_frame(spot, *variant)
-            session.send_frame(frame)
+            packet = packets.get(variant)
+            if packet is None:
+                packet = packets[variant] = self._spot_packet(spot, *variant)
+            session.outbox.send(packet)
 
-    def _spot_frame(self, spot: Spot, with_stamp: bool, with_bar: bool) -> bytes:
+    def _spot_packet(self, spot: Spot, with_stamp: bool, with_bar: bool) -> Packet:
         event = spot_event(
             self._floor.credentials.account_id,
             self._floor.directory.symbol_ids[spot.symbol],
@@ -164,19 +177,20 @@ class VenueServer:
             spot.bar if with_bar else None,
             with_stamp=with_stamp,
         )
-        return pack(*encode(event))
+        return Packet(event, known_as(event), spot.symbol)
 
     def on_execution(self, execution: Execution) -> None:
         """Put an execution on the way; who sent the order finds its own message id on it."""
         requester = self._requesters.get(execution.order.order_id)
         if execution.order.status is not OrderStatus.ACCEPTED:
             self._requesters.pop(execution.order.order_id, None)
-        kind, body = encode(self._floor.translator.execution(execution))
+        event = self._floor.translator.execution(execution)
+        packet = Packet(event, known_as(event), execution.order.symbol)
         for session in self._sessions:
             if session.is_authorized:
                 own = requester is not None and requester.session is session
                 client_msg_id = requester.client_msg_id if own and requester is not None else None
-                session.send_frame(pack(kind, body, client_msg_id))
+                session.outbox.send(packet, client_msg_id)
 
     async def flush(self) -> None:
         """Write what is on the way, and wait for clients that are far behind."""
@@ -187,9 +201,14 @@ class VenueServer:
 
     def _write_all(self) -> None:
         now_s = monotonic_s()
-        for session in self._sessions:
-            session.flush(now_s)
+        for session, writer in self._sessions.items():
+            self._flush_one(session, writer, now_s)
         self.stopwatch.written(monotonic_s())
+
+    def _flush_one(self, session: Session, writer: asyncio.StreamWriter, now_s: float) -> None:
+        session.flush(now_s)
+        if session.outbox.is_ending:
+            writer.close()
 
     # -- what a session asks for ---------------------------------------------------------------
 
@@ -202,15 +221,10 @@ class VenueServer:
         if answer.order.kind is not OrderKind.MARKET:
             del self._requesters[answer.order.order_id]  # what a protective order does later is the venue's
 
-    def tokens_rotated(self) -> None:
+    def end_logins(self, reason: str) -> None:
         """End every session of the account: its token is void."""
-        account_id = self._floor.credentials.account_id
-        for session in self._sessions:
-            if session.is_authorized:
-                session.leave()
-                session.send(
-                    messages.ProtoOAAccountsTokenInvalidatedEvent(
-                        ctidTraderAccountIds=[account_id], reason="The token was refreshed"
-                    )
-                )
-                session.send(messages.ProtoOAAccountDisconnectEvent(ctidTraderAccountId=account_id))
+        self._incidents.end_logins(reason)
+
+    def strike(self, fault: Fault, session: Session) -> None:
+        """Do what a fault does to a connection, or to all of them."""
+        self._incidents.strike(fault, session)

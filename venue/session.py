@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError, Message
 
 from venue.credentials import Credentials
 from venue.directory import Directory
 from venue.exchange import Answer, Exchange
+from venue.fault_names import OUTGOING_ACTS, REQUEST_ACTS, Act
+from venue.faults import Fault
 from venue.ledger import Ledger
-from venue.protocol import HEARTBEAT_EVENT, common, decode, encode, messages, pack
-from venue.records import RefusedError
+from venue.outbox import Outbox, known_as
+from venue.protocol import HEARTBEAT_EVENT, Generated, Packet, common, decode, messages
+from venue.records import Order, OrderKind, RefusedError
 from venue.translation import Translator
 
 NOT_AUTHORIZED = "Trading account is not authorized"
 
 # These codes come as a plain error even to a trading request; all others as an order error.
 _PLAIN_ERRORS = frozenset({"INVALID_REQUEST"})
+_AT_REQUESTS = frozenset(Act) - OUTGOING_ACTS - {Act.SHUT, Act.LEAVE_BARE}
 
 
-# The generated message classes carry no types.
-Request: TypeAlias = Any
+Request: TypeAlias = Generated
 
 
 class RequestError(Exception):
@@ -73,11 +76,14 @@ class Host(Protocol):
     def answer(self, answer: Answer, session: Session, client_msg_id: str | None) -> None:
         """Send what a request led to, to every session of the account."""
 
-    def tokens_rotated(self) -> None:
+    def end_logins(self, reason: str) -> None:
         """End every session of the account: its token is void."""
 
+    def strike(self, fault: Fault, session: Session) -> None:
+        """Do what a fault does to a connection, or to all of them."""
 
-AnswerTo: TypeAlias = "Callable[[Session, Request], Iterable[Message] | Answer | None]"
+
+AnswerTo: TypeAlias = "Callable[[Session, Request], Iterable[Message] | Answer]"
 
 
 class Session:
@@ -95,7 +101,7 @@ class Session:
         self.host = host
         self._answers = answers
         self._write = write
-        self._out = bytearray()
+        self.outbox = Outbox(floor.exchange.faults, floor.exchange, lambda fault: host.strike(fault, self))
         self._requests = Bucket(floor.requests_per_s)
         self._history_requests = Bucket(floor.history_requests_per_s)
         self.is_known = False  # application auth done
@@ -105,22 +111,19 @@ class Session:
         self.heard_s = now_s
         self.sent_s = now_s
 
-    # -- frames --------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------
 
     def send(self, message: Message, client_msg_id: str | None = None) -> None:
         """Put a message on the way; it leaves with the next flush."""
-        kind, body = encode(message)
-        self._out += pack(kind, body, client_msg_id)
-
-    def send_frame(self, frame: bytes) -> None:
-        """Put a ready frame on the way."""
-        self._out += frame
+        symbol_id = getattr(message, "symbolId", None)
+        symbol = self.floor.directory.symbols.get(symbol_id, "") if isinstance(symbol_id, int) else ""
+        self.outbox.send(Packet(message, known_as(message), symbol), client_msg_id)
 
     def flush(self, now_s: float) -> None:
         """Write all that is on the way."""
-        if self._out:
-            self._write(bytes(self._out))
-            self._out.clear()
+        out = self.outbox.take()
+        if out:
+            self._write(out)
             self.sent_s = now_s
 
     def heartbeat(self) -> None:
@@ -129,19 +132,26 @@ class Session:
 
     def take(self, envelope: common.ProtoMessage, now_s: float) -> None:
         """Answer one frame."""
+        if self.outbox.is_frozen or self.outbox.is_ending:
+            return
         self.heard_s = now_s
         if envelope.payloadType == HEARTBEAT_EVENT:
             return
         client_msg_id = envelope.clientMsgId if envelope.HasField("clientMsgId") else None
         try:
-            for reply in self._replies(envelope, client_msg_id, now_s):
-                self.send(reply, client_msg_id)
+            request, answer_to = self._understood(envelope)
         except RequestError as error:
-            self.send(self._error(error.code, error.description), client_msg_id)
+            self.send(self._error(error), client_msg_id)
+            return
+        words = (type(request).__name__, "request")
+        exchange = self.floor.exchange
+        fault = exchange.faults.striking(words, exchange.now_ms, acts=_AT_REQUESTS)
+        if fault is None:
+            self._try(request, answer_to, client_msg_id, now_s)
+        else:
+            self._try_under(fault, request, answer_to, client_msg_id, now_s)
 
-    def _replies(
-        self, envelope: common.ProtoMessage, client_msg_id: str | None, now_s: float
-    ) -> Iterable[Message]:
+    def _understood(self, envelope: common.ProtoMessage) -> tuple[Request, AnswerTo]:
         try:
             request = decode(envelope)
         except DecodeError as error:
@@ -151,16 +161,62 @@ class Session:
             raise RequestError(
                 "UNSUPPORTED_MESSAGE", f"Messages of type {envelope.payloadType} are not served"
             )
-        self._check_rate(request, now_s)
-        self._check_rights(request)
+        return request, answer_to
+
+    def _try(
+        self, request: Request, answer_to: AnswerTo, client_msg_id: str | None, now_s: float
+    ) -> Order | None:
+        """Carry out a request and answer it; return the order that it led to."""
         try:
+            self._check_rate(request, now_s)
+            self._check_rights(request)
             answer = answer_to(self, request)
+            if isinstance(answer, Answer):
+                self.host.answer(answer, self, client_msg_id)
+                return answer.order
+            for reply in answer:
+                self.send(reply, client_msg_id)
         except RefusedError as error:
-            return [self._refusal(error, request)]
-        if isinstance(answer, Answer):
-            self.host.answer(answer, self, client_msg_id)
-            return []
-        return answer or []
+            self.send(self._refusal(error.code, error.description, request), client_msg_id)
+        except RequestError as error:
+            self.send(self._error(error), client_msg_id)
+        return None
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def _try_under(
+        self,
+        fault: Fault,
+        request: Request,
+        answer_to: AnswerTo,
+        client_msg_id: str | None,
+        now_s: float,
+    ) -> None:
+        """Take a request that a fault strikes."""
+        if fault.named.act is Act.RACE:
+            self.floor.credentials.rotate(self.floor.credentials.refresh_token)
+            self.host.end_logins("The token was refreshed")
+        act, delay_ms = fault.named.act, fault.request.delay_ms or None
+        if fault.named.executed:
+            with self.outbox.muted(delay_ms):
+                order = self._try(request, answer_to, client_msg_id, now_s)
+            if act is Act.MUTE and order is not None and order.kind is not OrderKind.STOP_LOSS_TAKE_PROFIT:
+                self.outbox.hush(order, delay_ms)
+        elif act not in (Act.IGNORE, Act.REFUSE):
+            self._try(request, answer_to, client_msg_id, now_s)
+        if act is Act.REFUSE:
+            self.send(self._fault_error(fault, request), client_msg_id)
+        elif act not in REQUEST_ACTS:
+            self.host.strike(fault, self)
+
+    def _fault_error(self, fault: Fault, request: Request) -> Generated:
+        code = fault.error_code
+        if code == "POSITION_NOT_FOUND" and hasattr(request, "positionId"):
+            return self._refusal(code, f"Position not found with id {request.positionId}", request)
+        error = self._error(RequestError(code))
+        if fault.named.ends and fault.ends_ms is not None:
+            error.maintenanceEndTimestamp = fault.ends_ms // 1_000
+        return error
 
     def _check_rate(self, request: Message, now_s: float) -> None:
         history = type(request).__name__ in _HISTORY
@@ -184,22 +240,21 @@ class Session:
         """The account that this venue holds."""
         return self.floor.credentials.account_id
 
-    def _error(self, code: str, description: str) -> Message:
-        error = messages.ProtoOAErrorRes(errorCode=code, description=description)
+    def _error(self, error: RequestError) -> Generated:
+        message = messages.ProtoOAErrorRes(errorCode=error.code, description=error.description)
         if self.is_authorized:
-            error.ctidTraderAccountId = self.account_id
-        return error  # type: ignore[no-any-return] # the generated classes carry no types
+            message.ctidTraderAccountId = self.account_id
+        return message
 
-    def _refusal(self, error: RefusedError, request: Request) -> Message:
-        if error.code in _PLAIN_ERRORS:
-            return self._error(error.code, error.description)
-        refusal = messages.ProtoOAOrderErrorEvent(
+    def _refusal(self, code: str, description: str, request: Request) -> Generated:
+        if code in _PLAIN_ERRORS:
+            return self._error(RequestError(code, description))
+        return messages.ProtoOAOrderErrorEvent(
             ctidTraderAccountId=self.account_id,
-            errorCode=error.code,
-            description=error.description,
+            errorCode=code,
+            description=description,
             positionId=getattr(request, "positionId", 0),
         )
-        return refusal  # type: ignore[no-any-return] # as above
 
     def leave(self) -> None:
         """Forget the account and its subscriptions."""

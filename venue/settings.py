@@ -32,6 +32,8 @@ class VenueSettings(BaseSettings):
     history_slices: int = Field(default=1_000, ge=0)
     speed: float = Field(default=0.0, ge=0, le=100_000, allow_inf_nan=False)  # 0: stepped by the control door
 
+    faults: Path | None = None  # a TOML file of what goes wrong on purpose
+
     requests_per_s: int = Field(default=50, ge=1, le=100_000)  # of real time, a connection
     history_requests_per_s: int = Field(default=5, ge=1, le=100_000)
 

@@ -15,7 +15,7 @@ PRICE_MAX = 10**9
 ABSOLUTE_LEVELS = "SL/TP in absolute values are allowed only for order types: [LIMIT, STOP, STOP_LIMIT]"
 
 
-def new_order(session: Session, request: Request) -> Answer | None:
+def new_order(session: Session, request: Request) -> Answer:
     """Take a market order, the only kind there is."""
     if request.HasField("stopLoss") or request.HasField("takeProfit"):
         raise RefusedError("INVALID_REQUEST", ABSOLUTE_LEVELS)

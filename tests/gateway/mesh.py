@@ -77,8 +77,8 @@ class Place:
             await self.step(ms)
         raise AssertionError("it never came to that at the venue")
 
-    def withhold(self, message: str, count: int = 1) -> None:
-        self.venue.exchange.faults.add("withhold", message, count)
+    def fault(self, name: str, count: int = 1) -> None:
+        self.venue.exchange.faults.ask({"fault": name, "count": count})
 
     def books(self) -> dict[str, Any]:
         """Return the venue's own books: the judge."""

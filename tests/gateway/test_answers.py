@@ -45,7 +45,7 @@ async def test_order_whose_answer_is_that_it_may_have_been_executed_is_unknown(
     """A time-out at the venue is no rejection."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold("order_response")
+        place.fault("order_unanswered")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         error = messages.ProtoOAErrorRes(errorCode="TIMEOUT_ERROR", description="Timeout")

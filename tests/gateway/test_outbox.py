@@ -53,7 +53,7 @@ async def test_bare_position_gets_its_stop_and_slices_go_on_while_redis_is_away(
         own_valkey.kill()
         await place.step(3 * M5)  # slices close
         request = a_request(book=place.book)
-        place.withhold("protection")
+        place.fault("protection_missing")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         await place.step()

@@ -29,7 +29,7 @@ async def test_missing_stop_is_set_with_both_levels(tmp_path: Path, valkey: Redi
     """An amendment with one level alone would remove the other."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold("protection")
+        place.fault("protection_missing")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         await place.step()
@@ -48,7 +48,7 @@ async def test_position_whose_stop_is_refused_is_closed(tmp_path: Path, valkey: 
     """The price is already beyond the level: there is nothing to protect any more, only to end."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book, stop_distance=D("0.00001"))
-        place.withhold("protection")
+        place.fault("protection_missing")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         await place.step()
@@ -66,7 +66,7 @@ async def test_repair_that_a_cut_connection_interrupts_is_taken_up_again(
     """The connection dies at the very moment of the amendment: the position must not stay bare."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold("protection")
+        place.fault("protection_missing")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         opened = gateway.session
@@ -101,7 +101,7 @@ async def test_bare_position_found_at_a_start_is_protected(tmp_path: Path, valke
     """The process died between the fill and the stop."""
     async with a_place(tmp_path, valkey.url) as place:
         request = a_request(book=place.book)
-        place.withhold("protection")
+        place.fault("protection_missing")
         async with a_gateway(place) as gateway:
             await gateway.place_order(request)
             await until(lambda: place.opening_orders(request))
@@ -124,7 +124,7 @@ async def test_failure_in_the_background_ends_the_gateway(tmp_path: Path, valkey
 async def die_of_a_bug(place: Place) -> None:
     async with a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold("protection")
+        place.fault("protection_missing")
         gateway.session.send_amend = None  # type: ignore[assignment, method-assign]
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))

@@ -61,7 +61,7 @@ async def test_order_whose_connection_is_cut_is_found_at_the_venue(
         place.patience = replace(place.patience, order_answer_s=1.0)
         async with a_gateway(place) as gateway:
             request = a_request(book=place.book)
-            place.withhold("order_response")
+            place.fault("order_unanswered")
             await gateway.place_order(request)
             await until(lambda: place.opening_orders(request))
             gateway.cut()
@@ -75,15 +75,15 @@ async def test_order_whose_connection_is_cut_is_found_at_the_venue(
         assert len(place.opening_orders(request)) == 1
 
 
-@pytest.mark.parametrize("message", ["accept", "fill", "order_response"])
+@pytest.mark.parametrize("fault", ["accept_lost", "fill_lost", "order_unanswered"])
 @on_loop
 async def test_order_that_the_venue_is_silent_about_is_found_in_its_books(
-    tmp_path: Path, valkey: RedisServer, message: str
+    tmp_path: Path, valkey: RedisServer, fault: str
 ) -> None:
     """Accepted is not filled, and silence is neither: the gateway asks, and sends nothing again."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
-        place.withhold(message)
+        place.fault(fault)
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         await place.step()
@@ -101,7 +101,7 @@ async def test_order_that_was_filled_and_closed_unheard_is_closed_with_its_resul
     """The word of the fill was lost and the stop came first: the symbol must not stay locked for ever."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book, **NARROW)
-        place.withhold("fill")
+        place.fault("fill_lost")
         await gateway.place_order(request)
         await until(lambda: place.opening_orders(request))
         await place.step_until(lambda: place.positions(request.client_order_id))

@@ -73,7 +73,7 @@ async def test_a_process_killed_with_an_order_in_flight_costs_nothing(
 async def test_a_fill_whose_stop_never_comes_is_protected_in_time(start_demo: StartDemo) -> None:
     """The venue's own protective order is withheld: the gateway sets both levels itself."""
     async with start_demo(SLICES) as demo:
-        await demo.venue.fault("withhold", "protection")
+        await demo.venue.fault("protection_missing", count=1)
         await demo.play()
         _, findings = await demo.result()
         ledger = await demo.venue.ledger()
@@ -83,7 +83,7 @@ async def test_a_fill_whose_stop_never_comes_is_protected_in_time(start_demo: St
         for order, events in demo.mesh.executions.items()
         if any(event.kind is ExecutionKind.REPAIRING for event in events)
     ]
-    assert [fault["fired"] for fault in state["faults"]] == [1]
+    assert state["faults_fired"] == {"protection_missing": 1}
     assert len(repaired) == 1
     kinds = [event.kind for event in demo.mesh.executions[repaired[0]]]
     after = kinds.index(ExecutionKind.REPAIRING)

@@ -36,6 +36,11 @@ class VenueClient:
         reader, writer = await asyncio.open_connection(ready["host"], ready["port"], ssl=context)
         return cls(reader, writer, ready)
 
+    async def left(self) -> bytes:
+        """Return what still comes until the venue ends the connection."""
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await self.reader.read()
+
     async def close(self) -> None:
         """Leave; what the venue still sends is not read."""
         self.writer.close()
@@ -59,11 +64,15 @@ class VenueClient:
         body = envelope.SerializeToString()
         return struct.pack(">I", len(body)) + body
 
-    async def receive(self) -> tuple[Message, str | None]:
-        """Return the next message and its clientMsgId."""
+    async def receive_envelope(self) -> common.ProtoMessage:
+        """Return the next frame's content, whatever is in it."""
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             (length,) = struct.unpack(">I", await self.reader.readexactly(4))
-            envelope = common.ProtoMessage.FromString(await self.reader.readexactly(length))
+            return common.ProtoMessage.FromString(await self.reader.readexactly(length))
+
+    async def receive(self) -> tuple[Message, str | None]:
+        """Return the next message and its clientMsgId."""
+        envelope = await self.receive_envelope()
         message = decode(envelope)
         assert message is not None
         return message, envelope.clientMsgId if envelope.HasField("clientMsgId") else None
@@ -175,9 +184,8 @@ class Control:
         assert status == 200, answer
         return answer
 
-    async def fault(self, kind: str, message: str, count: int = 1, **fields: int) -> None:
-        body = {"kind": kind, "message": message, "count": count, **fields}
-        status, answer = await self.call("POST", "/fault", body)
+    async def fault(self, name: str, **how: Any) -> None:
+        status, answer = await self.call("POST", "/faults", {"fault": name, **how})
         assert status == 200, answer
 
 
