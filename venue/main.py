@@ -100,15 +100,16 @@ async def _opened(settings: VenueSettings, ledger: Ledger) -> AsyncIterator[Runn
     context = server_context(settings.state_dir, settings.names)
     player: asyncio.Task[None] | None = None
     try:
-        credentials.port = await server.start(settings.host, settings.port or credentials.port, context)
-        credentials.control_port = await door.start(settings.control_port or credentials.control_port)
+        try:
+            credentials.port = await server.start(settings.host, settings.port or credentials.port, context)
+            credentials.control_port = await door.start(settings.control_port or credentials.control_port)
+        except OSError as error:
+            raise UnavailableError(f"the venue cannot listen: {error}") from error
         credentials.save()
         if settings.speed:
             player = asyncio.create_task(_play(exchange, settings.speed))
             player.add_done_callback(lambda _: stop.set())  # a market that stands still is no market
         yield RunningVenue(_ready(settings, credentials, directory), exchange, stop)
-    except OSError as error:
-        raise UnavailableError(f"the venue cannot listen: {error}") from error
     finally:
         if player is not None:
             player.cancel()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -34,6 +36,8 @@ HOUSEKEEPING_EVERY_S = 1.0
 BEHIND_BYTES = 1_000_000  # unread by a client: the venue waits for it ...
 DRAIN_TIMEOUT_S = 5.0  # ... but not longer than this
 HANDSHAKE_S_MAX = 10.0
+BACKLOG = 128  # clients that wait to be let in
+ACCEPT_RETRY_S = 0.2  # when the system has no more descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class VenueServer:
         self._requesters: dict[int, _Requester] = {}  # by order, until it is done
         self._tasks: set[asyncio.Task[None]] = set()
         self._incidents = Incidents(floor, self._sessions.keys())
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._read_s = 0.0  # when the request in hand was read
         self.stopwatch = Stopwatch()
@@ -63,21 +68,23 @@ class VenueServer:
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
         """Open the door; return its port."""
-        self._server = await asyncio.start_server(partial(self._serve, context), host, port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener.setblocking(False)
+        self._listener = listener
+        self._accepting = asyncio.create_task(self._accept(listener, context))
         self._housekeeping = asyncio.create_task(self._keep_house())
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Close the door and every connection."""
-        if self._server is not None:
-            self._server.close()
-        for task in (self._housekeeping, *self._tasks):
+        for task in (self._accepting, self._housekeeping, *self._tasks):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        if self._server is not None:
-            await self._server.wait_closed()
+        if self._listener is not None:
+            self._listener.close()
 
     async def drain(self) -> None:
         """Wait until every client's bytes have left the process; cut off who does not take them."""
@@ -96,31 +103,51 @@ class VenueServer:
 
     # -- one connection ------------------------------------------------------------------------
 
-    async def _serve(
-        self, context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        session: Session | None = None
-        try:
+    async def _accept(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        """Let clients in, one after the other; a handshake holds nobody up."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connected, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("a client cannot be let in: %s", error)
+                await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
             if self._incidents.is_shut():
-                return
-            await writer.start_tls(context, ssl_handshake_timeout=HANDSHAKE_S_MAX)
-            writer.transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
-            session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
-            self._sessions[session] = writer
+                connected.close()
+            else:
+                self._start(self._serve(connected, context))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connected: socket.socket, context: ssl.SSLContext) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, connected, ssl=context, ssl_handshake_timeout=HANDSHAKE_S_MAX
+            )
+        except OSError:  # TLS errors and time-outs are of this kind too
+            log.debug("a client left in its handshake")
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
+        session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
+        self._sessions[session] = writer
+        try:
             await self._converse(session, reader)
-        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+        except (asyncio.IncompleteReadError, OSError):
             log.debug("a client left")
         except asyncio.CancelledError:
             log.debug("the venue closes a connection")
         finally:
-            if session is not None:
-                del self._sessions[session]
+            del self._sessions[session]
             writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
                     await writer.wait_closed()
 
