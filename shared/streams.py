@@ -54,6 +54,7 @@ DEAD = Stream("dead", (m.DeadLettered,), ("*",), (), market_ids=False)
 STREAMS = (BARS, ACCOUNT, FEATURES, SIGNALS, ORDERS, EXECUTIONS, EVENTS, COMMANDS, DEAD)
 _STREAM_OF = {kind: stream for stream in STREAMS for kind in stream.carries}
 _KINDS = {kind.__name__: kind for kind in _STREAM_OF}
+_META_FIELDS = frozenset(m.Meta.model_fields)
 _BOOK = re.compile(r"[a-z0-9-]{1,12}")
 
 
@@ -121,7 +122,7 @@ def decode(fields: Mapping[str, str]) -> m.Message:
     meta: dict[str, str] = {}
     try:
         for name, text in fields.items():
-            if name in m.Meta.model_fields:
+            if name in _META_FIELDS:
                 meta[name] = text
             elif name != "type":
                 values[name] = orjson.loads(text) if name in nested else text
