@@ -37,6 +37,7 @@ from shared.streams import Stream
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
+LOOK_AGAIN_S = 0.02  # so long a backlog is worked on before more urgent streams are looked at
 TRIES_BEFORE_DEAD = 20  # about 15 s of an entry that cannot be handled
 NEVER_DEAD = (streams.ORDERS, streams.EXECUTIONS)  # an order is never put aside: its reader stops instead
 
@@ -110,6 +111,10 @@ def entry_id_of(message: Message) -> str:
             return "*"
 
 
+class _LookAgainError(Exception):
+    """What is more urgent may have come: read all streams again, the most urgent first."""
+
+
 class Runtime:
     """One run of one service, from the lease to the stop."""
 
@@ -128,6 +133,7 @@ class Runtime:
         self._handlers = {(route.stream, route.kind): route.handler for route in service.routes}
         self._read = tuple(dict.fromkeys(route.stream for route in service.routes))
         self._tries: dict[tuple[str, str], int] = {}
+        self._looked_s = 0.0  # when the most urgent stream was read last
 
     def stop(self) -> None:
         """Finish the message in hand and leave."""
@@ -249,6 +255,8 @@ class Runtime:
                 idle = not await self._handle_new() and not self._held
                 look_back = idle and await self._bus.has_pending(self._read)
                 delay = RETRY_FIRST_S
+            except _LookAgainError:
+                look_back = True
             except UnavailableError as error:
                 log.warning("runtime.retry", error=str(error), delay_s=delay)
                 await self._pause(delay)
@@ -261,6 +269,7 @@ class Runtime:
 
         So a signal that waits for an execution, and is tried again, finds it read.
         """
+        self._looked_s = monotonic_s()
         for stream in self._read:
             after = "0"
             while not self._stop.is_set() and (batch := await self._bus.read_pending(stream, after)):
@@ -271,6 +280,7 @@ class Runtime:
     async def _handle_new(self) -> bool:
         """Handle what is new, streams in order of priority."""
         batches = await self._bus.read_new(self._read, block=True)
+        self._looked_s = monotonic_s()
         for stream in self._read:
             batch = batches.get(stream, [])
             await self._drain(stream, batch)
@@ -286,15 +296,25 @@ class Runtime:
     async def _handle_batch(self, batch: Sequence[Delivery]) -> None:
         """Handle what was read together and commit it together: one round trip, one state saved.
 
-        After a failure every entry is committed alone, so that the one that fails is found.
+        After a failure every entry is committed alone, so that the one that fails is found. A stop and a look
+        at what is more urgent leave the rest of the batch pending.
         """
+        look_again = False
         for delivery in batch:
-            if self._stop.is_set():
-                break  # what is left stays pending, for the next start
+            if self._stop.is_set() or look_again:
+                break
             await self._handle(delivery)
             if self._one_by_one:
                 await self._commit()
+            look_again = self._is_look_due(delivery.stream)
         await self._commit()
+        if look_again:
+            raise _LookAgainError
+
+    def _is_look_due(self, stream: Stream) -> bool:
+        """Whether a backlog has been worked on for so long that a command may be waiting behind it."""
+        has_more_urgent = stream is not self._read[0] and not self._held
+        return has_more_urgent and monotonic_s() - self._looked_s > LOOK_AGAIN_S
 
     async def _handle(self, delivery: Delivery) -> None:
         try:

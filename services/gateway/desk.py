@@ -100,7 +100,7 @@ class Desk:
         """Send an order, unless the journal knows it. After a crash this runs again and sends nothing.
 
         Raises:
-            UnavailableError: the session ended meanwhile; nothing was sent.
+            UnavailableError: the session ended or was away meanwhile; nothing was sent.
         """
         if self._journal.order(request.client_order_id) is not None:
             return
@@ -139,8 +139,10 @@ class Desk:
         self, request: OrderRequested, control: Command | None
     ) -> tuple[ExecutionKind, str] | None:
         """Return why a request is not sent, or None; waits for a session as long as it is worth it."""
-        left_ms = streams.milliseconds(request.valid_until) - self._timing.now_ms()
-        if not await self._timing.within_venue(max(0, left_ms) / 1000, self.line.up):
+        if not self.line.up.is_set():
+            left_ms = streams.milliseconds(request.valid_until) - self._timing.now_ms()
+            if await self._timing.within_venue(max(0, left_ms) / 1000, self.line.up):
+                raise UnavailableError("the connection is back: a stop given meanwhile comes first")
             log.warning("order.no_connection", order=request.client_order_id)
         if orders.is_expired(request.valid_until, streams.from_milliseconds(self._timing.now_ms())):
             return ExecutionKind.EXPIRED, "VALID_UNTIL_PASSED"

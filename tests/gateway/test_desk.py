@@ -12,6 +12,7 @@ import pytest
 from services.gateway.connection import Retry
 from services.gateway.orders import Status
 from shared import streams
+from shared.errors import UnavailableError
 from shared.messages import Command, CommandGiven, Direction, ExecutionKind, Meta
 from tests.conftest import RedisServer
 from tests.gateway.builders import CLOSE, a_request
@@ -145,6 +146,26 @@ async def test_operators_stop_holds_at_the_gateway_too(
         await gateway.handlers.on_command(given.model_copy(update={"command": Command.RESUME}))
         await gateway.place_order(later)
         assert gateway.kinds(later)[0] is E.SENT
+
+
+@on_loop
+async def test_stop_given_while_a_request_waited_for_the_connection_comes_first(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """What was in hand goes back to the stream, where commands are read before it."""
+    async with a_place(tmp_path, valkey.url) as place:
+        place.retry = Retry(0.5, 6)
+        async with a_gateway(place) as gateway:
+            gateway.cut()
+            await until(lambda: not gateway.desk.line.up.is_set())
+            request = a_request(book=place.book)
+            with pytest.raises(UnavailableError, match="the connection is back"):
+                await gateway.handlers.on_order_requested(request)
+            given = CommandGiven(meta=Meta.root("c", CLOSE), command=Command.HALT, who="me", why="test")
+            await gateway.handlers.on_command(given)
+            await gateway.place_order(request)
+            assert gateway.kinds(request) == [E.REFUSED]
+            assert place.books()["orders"] == []
 
 
 @on_loop

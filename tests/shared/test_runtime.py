@@ -13,8 +13,8 @@ import pytest
 from shared import runtime, streams
 from shared.bus import Output, RedisBus
 from shared.errors import InputError, UnavailableError
-from shared.messages import BarClosed, Message
-from shared.runtime import Runtime, Service, on
+from shared.messages import BarClosed, Command, CommandGiven, Message, Meta
+from shared.runtime import Route, Runtime, Service, on
 from shared.settings import ServiceSettings
 from tests.builders import MONDAY, SYMBOLS, a_bar, an_event
 
@@ -57,11 +57,13 @@ class Collector:
 
 
 @asynccontextmanager
-async def running(url: str, book: str, collector: Collector) -> AsyncIterator[RedisBus]:
+async def running(
+    url: str, book: str, collector: Collector, routes: tuple[Route, ...] = ()
+) -> AsyncIterator[RedisBus]:
     """Run a service while the context is open."""
     settings = ServiceSettings(_env_file=None, book=book, redis_url=url)
     async with RedisBus.connect(url, book, "features") as bus:
-        service = Service(routes=(on(BarClosed, collector.on_bar),), state=collector)
+        service = Service(routes=routes or (on(BarClosed, collector.on_bar),), state=collector)
         one = Runtime("features", service, bus, settings)
         task = asyncio.create_task(one.run())
         try:
@@ -108,6 +110,37 @@ async def test_a_backlog_is_handled_whole_in_order_and_once(redis_url: str, book
     assert texts == sorted(texts)
     assert all(text.endswith(",".join(SYMBOLS)) for text in texts)
     assert collector.saved <= 5
+
+
+async def test_a_command_does_not_wait_for_a_backlog(
+    redis_url: str, book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that waits for all that was queued before it is none. The backlog goes on after it."""
+    monkeypatch.setattr(runtime, "LOOK_AGAIN_S", 0.0)
+    await write_slices(redis_url, book, 40)
+    collector, given = Collector(), asyncio.Event()
+    done_before_command: list[int] = []
+
+    async def on_bar(bar: BarClosed) -> Sequence[Message] | None:
+        if len(collector.slices) == 3 and not given.is_set():
+            given.set()
+            now = MONDAY
+            command = CommandGiven(
+                meta=Meta.root("pause", now), command=Command.PAUSE, who="ann", why="a test"
+            )
+            async with RedisBus.connect(redis_url, book, "cli") as cli:
+                await cli.append(command)
+        return await collector.on_bar(bar)
+
+    async def on_command(_: CommandGiven) -> Sequence[Message]:
+        done_before_command.append(len(collector.slices))
+        return ()
+
+    routes = (on(CommandGiven, on_command), on(BarClosed, on_bar))
+    async with running(redis_url, book, collector, routes) as bus:
+        texts = await events(bus, 40)
+    assert done_before_command == [4]
+    assert len(texts) == len(set(texts)) == 40
 
 
 async def test_a_wrong_entry_is_buried_with_its_whole_and_the_rest_goes_on(redis_url: str, book: str) -> None:
