@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
@@ -19,6 +20,36 @@ class CommissionKind(StrEnum):
     USD_PER_LOT = "USD_PER_LOT"
     PERCENTAGE_OF_VALUE = "PERCENTAGE_OF_VALUE"
     QUOTE_CCY_PER_LOT = "QUOTE_CCY_PER_LOT"
+
+
+class TradingMode(StrEnum):
+    """What the venue lets anybody do in a symbol."""
+
+    ENABLED = "ENABLED"
+    CLOSE_ONLY = "CLOSE_ONLY"
+    DISABLED = "DISABLED"
+
+
+class Interval(BaseModel):
+    """A time of the week in which a symbol trades, in seconds from Sunday 00:00; the end is not in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_s: int = Field(ge=0)
+    end_s: int = Field(ge=0)
+
+
+class Holiday(BaseModel):
+    """A time of a day in which a symbol does not trade, in seconds from 00:00; the end is not in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    day: date
+    is_yearly: bool = False
+    time_zone: str
+    start_s: int = Field(default=0, ge=0)
+    end_s: int = Field(default=86_400, ge=0)
 
 
 class Contract(BaseModel):
@@ -38,6 +69,15 @@ class Contract(BaseModel):
     commission_kind: CommissionKind
     commission_rate: Decimal = Field(ge=0)  # USD a lot, or percent of value, by kind; one side
     min_stop_distance: Decimal = Field(default=Decimal(0), ge=0)  # price units
+    min_target_distance: Decimal = Field(default=Decimal(0), ge=0)  # price units
+    min_stop_percent: Decimal = Field(default=Decimal(0), ge=0)  # of the price, where the venue counts so
+    min_target_percent: Decimal = Field(default=Decimal(0), ge=0)
+    is_enabled: bool = True
+    can_sell_short: bool = True
+    trading_mode: TradingMode = TradingMode.ENABLED
+    schedule: tuple[Interval, ...] = ()  # when it trades; empty: the venue does not say
+    schedule_time_zone: str = "UTC"
+    holidays: tuple[Holiday, ...] = ()
 
     @property
     def tick(self) -> Decimal:

@@ -26,6 +26,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "account",  # the parts of the order desk, from here ...
         "answers",
         "background",
+        "changes",
         "closing",
         "context",
         "desk",

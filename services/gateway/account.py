@@ -8,13 +8,16 @@ from typing import Literal
 
 from services.gateway.journal import Journal
 from services.gateway.session import Session
+from services.gateway.terms import Trader
 from services.gateway.timing import Timing
 from services.gateway.translate import VenueEvent
 from shared import streams
 from shared.account import AccountModel, Position
 from shared.bus import Output
 from shared.errors import InvariantError
-from shared.messages import AccountReported, ExecutionKind, ExecutionReported, Meta, OrderRequested
+from shared.messages import AccountReported, Direction, ExecutionKind, ExecutionReported, Meta, OrderRequested
+
+POSITIONS_REMEMBERED = 1_000  # whose late events are told from news; the oldest are forgotten
 
 
 class AccountKeeper:
@@ -25,7 +28,10 @@ class AccountKeeper:
         self._timing = timing
         self._last_id = (0, 0)
         self._model: AccountModel | None = None
+        self._balance_version = 0
+        self._position_ms: dict[int, int] = {}  # when the venue last changed a position, by its own time
         self.events_followed = 0
+        self.refusal = ""  # why nothing can be traded on it; "" if it can
 
     @property
     def is_open(self) -> bool:
@@ -49,14 +55,14 @@ class AccountKeeper:
 
     async def open(self, session: Session) -> None:
         """Make the account of the first session, or give it the terms of a later one."""
-        balance = session.trader.balance
+        trader = session.trader
         if self._model is None:
-            initial = Decimal(self._journal.fact("initial_equity") or balance)
+            initial = Decimal(self._journal.fact("initial_equity") or trader.balance)
             await self._journal.remember(initial_equity=str(initial))
             self._model = AccountModel(
-                currency=session.trader.currency,
-                leverage=session.trader.leverage,
-                balance=balance,
+                currency=trader.currency,
+                leverage=trader.leverage,
+                balance=trader.balance,
                 initial_equity=initial,
                 peak_equity=Decimal(self._journal.fact("peak_equity") or initial),
                 contracts=session.contracts,
@@ -65,13 +71,16 @@ class AccountKeeper:
                 record = self._journal.order(event.client_order_id)
                 if record is not None:
                     self.remember_trade(event, record.request)
-        self._model.contracts, self._model.balance = session.contracts, balance
+        self._model.contracts = session.contracts
+        self.take_trader(trader)
 
     # --- what happens ---------------------------------------------------------------------------
 
     def follow(self, event: VenueEvent) -> None:
         """Take over what an execution event says of a position and the balance."""
         self.events_followed += 1
+        if event.position_id is not None and not self._is_news(event.position_id, event.position_ms):
+            return
         if event.position is not None:
             position = event.position
             if position.client_order_id is None and event.client_order_id is not None:
@@ -80,7 +89,25 @@ class AccountKeeper:
         elif event.position_gone and event.position_id is not None:
             self.model.positions.pop(event.position_id, None)
         if event.balance is not None:
-            self.model.balance = event.balance
+            self._take_balance(event.balance, event.balance_version)
+
+    def _is_news(self, position_id: int, at_ms: int) -> bool:
+        """Whether this is not older than what is known: an event that comes late must undo nothing."""
+        known_ms = self._position_ms.get(position_id, 0)
+        self._position_ms[position_id] = max(at_ms, known_ms)
+        if len(self._position_ms) > POSITIONS_REMEMBERED:
+            del self._position_ms[next(iter(self._position_ms))]
+        return at_ms >= known_ms
+
+    def take_trader(self, trader: Trader) -> None:
+        """Take over what the venue says of the account itself."""
+        self.model.leverage, self.refusal = trader.leverage, trader.refusal
+        self._take_balance(trader.balance, trader.balance_version)
+
+    def _take_balance(self, balance: Decimal, version: int) -> None:
+        """An event that comes late or twice must not bring an old balance back."""
+        if version == 0 or version >= self._balance_version:
+            self.model.balance, self._balance_version = balance, version
 
     def remember_trade(self, event: ExecutionReported, request: OrderRequested) -> None:
         """Keep what the risk model sees of past trades."""
@@ -112,6 +139,13 @@ class AccountKeeper:
     def has_position_in(self, symbol: str) -> bool:
         """Whether a position is open in the symbol, ours or foreign."""
         return self._model is not None and any(p.symbol == symbol for p in self._model.positions.values())
+
+    def entry_price(self, symbol: str, direction: Direction) -> Decimal | None:
+        """Return the price at which a position would be opened now; None without a quote."""
+        quote = self.model.quotes.get(symbol)
+        if quote is None:
+            return None
+        return quote.ask if direction is Direction.LONG else quote.bid
 
     def entry(
         self, meta: Meta, cause: Literal["start", "slice", "execution"], number: int, *, live: bool

@@ -11,7 +11,7 @@ from services.gateway.journal import OrderRecord
 from services.gateway.link import Received, error_of
 from services.gateway.orders import Status
 from services.gateway.protection import Protection
-from services.gateway.refusals import leaves_an_order_open
+from services.gateway.refusals import SessionEndedError, TokenRefusedError, leaves_an_order_open
 from services.gateway.session import Session
 from services.gateway.translate import VenueEvent
 from shared.log import get_logger
@@ -46,8 +46,11 @@ class Answers:
         event = self._line.session.event(message) if self._line.session else None
         if event is None or not self._account.is_open:
             return
+        is_new = event.position is not None and self._account.position(event.position.position_id) is None
         self._account.follow(event)
         if event.client_order_id is None:
+            if is_new:
+                self._line.ask_books()  # somebody else's: they will be told
             return
         record = self._journal.order(event.client_order_id)
         if record is None:
@@ -88,6 +91,8 @@ class Answers:
             reason=event.reason,
             at_ms=event.time_ms,
         )
+        if event.kind is ExecutionKind.REJECTED and record.status is Status.ACCEPTED:
+            self._line.ask_books()  # it was on its way: see that nothing came of it
 
     async def on_refusal(self, received: Received) -> None:
         """Take an error that answers an order, an amendment or a closing."""
@@ -107,6 +112,8 @@ class Answers:
             self._line.ask_books()
         else:
             await self._executions.record(record.request, ExecutionKind.REJECTED, reason=str(error))
+        if isinstance(error, SessionEndedError | TokenRefusedError) and self._line.session is not None:
+            self._line.session.link.abort(str(error))  # the next one is authorised again
 
     # --- what it does not say -------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class Connection:
             ):
                 raise UnavailableError(f"the venue ended the session: {type(received.message).__name__}")
             case _:
-                log.debug("venue.ignored", message=type(received.message).__name__)
+                self._desk.changes.take(received.message)
 
 
 async def _next(inbox: asyncio.Queue[Received], ended: asyncio.Task[Any]) -> Received | None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from services.gateway import orders
+from services.gateway import orders, rules
 from services.gateway.account import AccountKeeper
 from services.gateway.answers import Answers
 from services.gateway.background import Alarms, Background, EventWriter
+from services.gateway.changes import Changes, TermsWriter
 from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
@@ -28,12 +29,12 @@ from services.gateway.timing import Timing
 from shared import streams
 from shared.errors import UnavailableError
 from shared.log import get_logger
-from shared.messages import Command, ExecutionKind, OrderRequested
+from shared.messages import Command, ExecutionKind, OrderRequested, Severity
 
 log = get_logger("gateway.desk")
 
 
-class Bus(Publisher, EventWriter, Protocol):
+class Bus(Publisher, EventWriter, TermsWriter, Protocol):
     """What the desk needs of the bus."""
 
     def holds_lease(self) -> bool:
@@ -66,6 +67,7 @@ class Desk:
         self.outbox = Outbox(journal, bus, timing)
         context = Context(journal, self.account, self.line, timing, self.background, self.alarms)
         self.executions = Executions(context, self.outbox)
+        self.changes = Changes(context, bus)
         self.closing = Closing(context, self.executions)
         protection = Protection(context, self.executions, self.closing, patience.protection_s)
         self.answers = Answers(context, self.executions, protection, patience.order_answer_s)
@@ -89,6 +91,8 @@ class Desk:
         self.line.go_on(session)
         await self.reconcile.now()
         self.line.up.set()
+        if self.account.refusal:
+            self.alarms.tell_soon(f"{self.account.refusal}: no order will be sent", Severity.CRITICAL)
 
     def go_offline(self) -> None:
         """The connection has ended."""
@@ -146,17 +150,29 @@ class Desk:
             log.warning("order.no_connection", order=request.client_order_id)
         if orders.is_expired(request.valid_until, streams.from_milliseconds(self._timing.now_ms())):
             return ExecutionKind.EXPIRED, "VALID_UNTIL_PASSED"
-        if self.line.session is None:
+        session = self.line.session
+        if session is None:
             return ExecutionKind.EXPIRED, "NO_CONNECTION"
+        reason = self._control_refusal(control) or self._market_refusal(request, session)
+        return (ExecutionKind.REFUSED, reason) if reason else None
+
+    def _control_refusal(self, control: Command | None) -> str | None:
         if control is not None:
-            return ExecutionKind.REFUSED, f"CONTROL_{control.name}"
-        if self._halt_file.exists():
-            return ExecutionKind.REFUSED, "HALT_FILE"
-        if request.symbol not in self.line.session.contracts:
-            return ExecutionKind.REFUSED, "UNKNOWN_SYMBOL"
+            return f"CONTROL_{control.name}"
+        return "HALT_FILE" if self._halt_file.exists() else None
+
+    def _market_refusal(self, request: OrderRequested, session: Session) -> str | None:
+        """Say what the venue would refuse, or what another order or position stands in the way of."""
+        if self.account.refusal:
+            return self.account.refusal
+        contract = session.contracts.get(request.symbol)
+        if contract is None:
+            return "UNKNOWN_SYMBOL"
         if self.account.has_position_in(request.symbol) or self._is_unresolved(request.symbol):
-            return ExecutionKind.REFUSED, "ASSET_LOCKED"
-        return None
+            return "ASSET_LOCKED"
+        now = streams.from_milliseconds(self._timing.now_ms())
+        price = self.account.entry_price(request.symbol, request.direction)
+        return rules.refusal(request, contract, now, price)
 
     def _is_unresolved(self, symbol: str) -> bool:
         return any(r.request.symbol == symbol for r in self._journal.orders(*orders.UNRESOLVED))

@@ -9,11 +9,13 @@ from typing import Any
 from services.gateway import orders
 from services.gateway.context import Context
 from services.gateway.journal import OrderRecord
-from services.gateway.orders import Status
 from services.gateway.outbox import Outbox
 from shared import streams
 from shared.bus import Output
+from shared.log import get_logger
 from shared.messages import ExecutionKind, ExecutionReported, OrderRequested, Severity
+
+log = get_logger("gateway.executions")
 
 Listener = Callable[[OrderRecord, ExecutionKind], None]
 
@@ -45,7 +47,8 @@ class Executions:
     ) -> None:
         """Number and journal one event, follow the order's status, have it published.
 
-        An event that does not fit the status is an alarm; the status stays, and the venue is asked.
+        An event that does not fit the status is an alarm; the status stays, and the venue is asked. One
+        that was told before changes nothing.
 
         Args:
             request: the order.
@@ -59,11 +62,14 @@ class Executions:
             try:
                 status = orders.next_status(before.status if before else None, kind)
             except orders.IllegalTransitionError as error:
+                if self._is_echo(label, kind, details):
+                    log.info("execution.again", order=label, kind=kind)
+                    return
                 self._alarms.tell_soon(f"{label}: {error}", Severity.WARNING)
                 self._line.ask_books()
                 return
-            if before is not None and before.status is Status.NOT_SENT:
-                self._alarms.tell_soon(f"{label} was taken for not sent, and is {kind}", Severity.CRITICAL)
+            if before is not None and before.status in orders.NEVER_THERE:
+                self._alarms.tell_soon(f"{label} was {before.status}, and is {kind}", Severity.CRITICAL)
             number = self._outbox.last_number + 1
             at = streams.from_milliseconds(at_ms or self._timing.now_ms())
             event = ExecutionReported(
@@ -81,6 +87,15 @@ class Executions:
         if record is not None:
             for listener in self._listeners:
                 listener(record, kind)
+
+    def _is_echo(self, label: str, kind: ExecutionKind, details: dict[str, Any]) -> bool:
+        """Whether the venue has told this event of this order and position before."""
+        told = ("order_id", "position_id")
+        said = [details.get(name) for name in told]
+        return any(
+            event.kind is kind and [getattr(event, name) for name in told] == said
+            for event in self._journal.events_of(label)
+        )
 
     def _put(self, event: ExecutionReported, request: OrderRequested) -> None:
         outputs = [Output(event)]

@@ -37,6 +37,8 @@ UNRESOLVED = (S.SENDING, S.SENT, S.UNKNOWN, S.ACCEPTED)  # what the venue made o
 HOLDS_POSITION = (S.FILLED, S.PROTECTED, S.CLOSING)
 ENDED = (S.CLOSED, S.NOT_SENT, S.REJECTED, S.EXPIRED, S.REFUSED)
 
+NEVER_THERE = (S.NOT_SENT, S.REJECTED)  # the venue had said so; if it shows up all the same, it is ours
+
 # A pair that is not here raises an alarm, leaves the status, and asks the venue.
 _NEXT: dict[tuple[Status | None, ExecutionKind], Status] = {
     (None, E.EXPIRED): S.EXPIRED,
@@ -60,6 +62,8 @@ _NEXT: dict[tuple[Status | None, ExecutionKind], Status] = {
     (S.ACCEPTED, E.UNKNOWN): S.UNKNOWN,
     (S.NOT_SENT, E.ACCEPTED): S.ACCEPTED,  # it was there after all: adopt it, alarm, protect it
     (S.NOT_SENT, E.FILLED): S.FILLED,
+    (S.REJECTED, E.PARTIALLY_FILLED): S.ACCEPTED,  # the venue contradicts itself, and a position is a fact
+    (S.REJECTED, E.FILLED): S.FILLED,
     **{
         (before, event): after
         for before in HOLDS_POSITION

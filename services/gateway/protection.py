@@ -11,7 +11,7 @@ from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
 from services.gateway.journal import OrderRecord
-from services.gateway.refusals import VenueError
+from services.gateway.refusals import RefusedError, VenueError
 from shared.account import Position
 from shared.log import get_logger
 from shared.messages import ExecutionKind, OrderRequested, Severity
@@ -129,7 +129,7 @@ class Protection:
         if watch.error is None or watch.stands:
             return True
         log.warning("protection.refused", order=request.client_order_id, error=str(watch.error))
-        if watch.error.code != "POSITION_NOT_FOUND":
+        if isinstance(watch.error, RefusedError) and watch.error.code != "POSITION_NOT_FOUND":
             return False
         await self._timing.sleep(AMEND_RETRY_S)  # just after a fill the venue may not know it yet
         return True

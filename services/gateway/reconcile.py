@@ -26,6 +26,7 @@ from shared.messages import ExecutionKind, Severity
 log = get_logger("gateway.reconcile")
 
 SNAPSHOT_TRIES = 3  # at the open positions, while events come in between
+BARE_UNKNOWN_S = 2.0  # then a position with our label, without a stop and without an order is closed
 LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
 
 
@@ -51,9 +52,11 @@ class Reconcile:
         self._account = context.account
         self._line = context.line
         self._timing = context.timing
+        self._background = context.background
         self._alarms = context.alarms
         self._lock = asyncio.Lock()
         self._absent_since_s: dict[str, float] = {}
+        self._told: set[int] = set()  # open positions that are not the journal's, and were told
 
     async def run(self, every_s: float) -> None:
         """Compare with the venue's books now and then, and whenever something does not fit."""
@@ -88,12 +91,14 @@ class Reconcile:
                 for r in self._journal.orders(*orders.UNRESOLVED)
                 if r.request.client_order_id not in {*ours, *self._line.sent_here}
             ]
+            self._told &= account.positions.keys()
+            self._tell_foreign(open_now)
             self._close_doubles(open_now, ours)
             for position in ours.values():
                 await self._adopt(position)
             if gone or unresolved:
                 await self._look_up(session, gone, unresolved)
-            account.balance = await session.balance()
+            self._account.take_trader(await session.read_trader())
 
     async def _open_now(self, session: Session) -> list[Position]:
         """Return the open positions; asked again if an event came in between, which may be the newer."""
@@ -146,11 +151,9 @@ class Reconcile:
         label = position.client_order_id or ""
         record = self._journal.order(label)
         if record is None:
-            self._alarms.tell_soon(
-                f"{label}: an open position of ours that the journal does not know", Severity.CRITICAL
-            )
+            self._adopt_unknown(label, position)
             return
-        if record.status in (*orders.UNRESOLVED, Status.NOT_SENT):
+        if record.status in (*orders.UNRESOLVED, *orders.NEVER_THERE):
             self._absent_since_s.pop(label, None)
             await self._executions.record(
                 record.request,
@@ -169,6 +172,32 @@ class Reconcile:
             )
             self._closing.start(label, position.position_id)
         await self._adopt_stop(self._journal.order(label) or record, position)
+
+    def _adopt_unknown(self, label: str, position: Position) -> None:
+        """A position with our label, but no order of the journal's: leave it its stop, or close it."""
+        is_told = position.position_id in self._told
+        self._tell_once(position, f"{label}: an open position of ours that the journal does not know")
+        if position.stop_loss_price is None and is_told:
+            self._closing.start(label, position.position_id)  # its levels are known to nobody
+        elif position.stop_loss_price is None:
+            self._background.spawn(self._look_again)
+
+    async def _look_again(self) -> None:
+        await self._timing.sleep(BARE_UNKNOWN_S)
+        self._line.ask_books()
+
+    def _tell_foreign(self, open_now: Sequence[Position]) -> None:
+        for position in open_now:
+            if position.client_order_id is None:
+                self._tell_once(
+                    position, f"foreign position {position.position_id}: {position.symbol} is locked by it"
+                )
+
+    def _tell_once(self, position: Position, text: str) -> None:
+        if position.position_id not in self._told:
+            self._told.add(position.position_id)
+            severity = Severity.WARNING if position.client_order_id is None else Severity.CRITICAL
+            self._alarms.tell_soon(text, severity)
 
     async def _adopt_stop(self, record: OrderRecord, position: Position) -> None:
         if record.status not in (Status.FILLED, Status.PROTECTED):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from services.gateway import translate
+from services.gateway import terms, translate
 from services.gateway.link import Link, Received
 from services.gateway.protocol import oa
 from services.gateway.refusals import AlreadySoError, CredentialsRefusedError, TokenRefusedError
 from services.gateway.slices import Bar
+from services.gateway.terms import Trader
 from services.gateway.transport import Place
 from shared.account import Position
 from shared.contracts import Contract
@@ -21,7 +22,6 @@ from shared.log import get_logger
 from shared.messages import Direction
 
 _CHECK = "check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN, CT_ACCOUNT_ID"
-_HEDGED, _FULL_ACCESS = 0, 0
 _MARKET, _BUY, _SELL = 1, 1, 2
 _CHUNK_MS = 302_400_000  # history is asked for in windows of 3.5 days, the smallest limit known
 _LIST_WINDOW_MS = 6 * 86_400_000
@@ -40,26 +40,24 @@ class Credentials:
     account_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trader:
-    """The account's own terms."""
-
-    balance: Decimal
-    currency: str
-    leverage: Decimal
-
-
 class Session:
     """Open from `Session.open` until its link ends."""
 
     def __init__(
-        self, link: Link, book: str, account_id: int, contracts: Mapping[int, Contract], trader: Trader
+        self,
+        link: Link,
+        book: str,
+        account_id: int,
+        contracts: dict[int, Contract],
+        trader: Trader,
+        assets: Mapping[int, str],
     ) -> None:
         self.link = link
         self._book = book
         self.trader = trader
         self.contracts = {contract.symbol: contract for contract in contracts.values()}
         self.by_id = contracts
+        self._assets = assets
         self._ids = {contract.symbol: symbol_id for symbol_id, contract in contracts.items()}
         self._account_id = account_id
 
@@ -97,20 +95,16 @@ class Session:
             raise CredentialsRefusedError(error.code, f"{error.description}; {_CHECK}") from error
         assets = {a.assetId: a.name for a in (await link.request(oa.ProtoOAAssetListReq(**account))).asset}
         trader = (await link.request(oa.ProtoOATraderReq(**account))).trader
-        _check_account(trader)
         light = _resolve(symbols, (await link.request(oa.ProtoOASymbolsListReq(**account))).symbol)
         full = (await link.request(oa.ProtoOASymbolByIdReq(**account, symbolId=list(light)))).symbol
-        contracts = {s.symbolId: translate.contract_of(light[s.symbolId], s, assets) for s in full}
+        contracts = {s.symbolId: terms.contract_of(light[s.symbolId], s, assets) for s in full}
         session = cls(
             link,
             book,
             who.account_id,
             {symbol_id: contracts[symbol_id] for symbol_id in light},
-            Trader(
-                balance=translate.money(trader.balance, trader.moneyDigits),
-                currency=assets[trader.depositAssetId],
-                leverage=Decimal(trader.leverageInCents) / 100,
-            ),
+            terms.trader_of(trader, assets),
+            assets,
         )
         await session._subscribe()
         return session
@@ -129,10 +123,37 @@ class Session:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    async def balance(self) -> Decimal:
-        """Return the account's balance now."""
-        trader = (await self.link.request(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))).trader
-        return translate.money(trader.balance, trader.moneyDigits)
+    async def read_trader(self) -> Trader:
+        """Return the account's terms and balance as they are now."""
+        answer = await self.link.request(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
+        return self.trader_of(answer.trader)
+
+    def trader_of(self, trader: Any) -> Trader:  # noqa: ANN401
+        """Return the account as the venue describes it."""
+        return terms.trader_of(trader, self._assets)
+
+    async def read_terms(self, symbol_ids: Sequence[int]) -> list[tuple[Contract, Contract]]:
+        """Ask for the terms of symbols again, and take them over: `contracts` and `by_id` change in place.
+
+        Returns:
+            The terms that have changed, before and now. A symbol that is gone is not enabled any more.
+        """
+        asked = [symbol_id for symbol_id in symbol_ids if symbol_id in self.by_id]
+        if not asked:
+            return []
+        account = {"ctidTraderAccountId": self._account_id}
+        light = {s.symbolId: s for s in (await self.link.request(oa.ProtoOASymbolsListReq(**account))).symbol}
+        listed = [symbol_id for symbol_id in asked if symbol_id in light]
+        full = (await self.link.request(oa.ProtoOASymbolByIdReq(**account, symbolId=listed))).symbol
+        now = {s.symbolId: terms.contract_of(light[s.symbolId], s, self._assets) for s in full}
+        changed = []
+        for symbol_id in asked:
+            before = self.by_id[symbol_id]
+            after = now.get(symbol_id, before.model_copy(update={"is_enabled": False}))
+            if after != before:
+                self.by_id[symbol_id] = self.contracts[before.symbol] = after
+                changed.append((before, after))
+        return changed
 
     async def history(self, symbol: str, count: int, to_ms: int) -> list[Bar[int]]:
         """Return at least the last `count` bars opened up to `to_ms`, oldest first, if there are so many.
@@ -214,7 +235,7 @@ class Session:
                 symbolId=self._ids[symbol],
                 orderType=_MARKET,
                 tradeSide=_BUY if direction is Direction.LONG else _SELL,
-                volume=int(volume_units * translate.CENTS_PER_UNIT),
+                volume=int(volume_units * terms.CENTS_PER_UNIT),
                 relativeStopLoss=stop_points,
                 relativeTakeProfit=target_points,
                 label=client_order_id,
@@ -241,7 +262,7 @@ class Session:
             oa.ProtoOAClosePositionReq(
                 ctidTraderAccountId=self._account_id,
                 positionId=position_id,
-                volume=int(volume_units * translate.CENTS_PER_UNIT),
+                volume=int(volume_units * terms.CENTS_PER_UNIT),
             ),
             f"close:{client_order_id}",
         )
@@ -253,15 +274,6 @@ async def _asked(link: Link, request: Any) -> None:  # noqa: ANN401
         await link.request(request)
     except AlreadySoError as error:
         log.info("session.already_so", request=request.DESCRIPTOR.name, code=error.code)
-
-
-def _check_account(trader: Any) -> None:  # noqa: ANN401
-    if trader.accountType != _HEDGED:
-        raise InputError("CT_ACCOUNT_ID: the account is not HEDGED; orders of others would merge with ours")
-    if trader.isLimitedRisk:
-        raise InputError("CT_ACCOUNT_ID: the account is a limited-risk one; it needs guaranteed stops")
-    if trader.accessRights != _FULL_ACCESS:
-        raise InputError("CT_ACCOUNT_ID: the account may not open trades; ask the broker")
 
 
 def _resolve(symbols: Sequence[str], offered: Sequence[Any]) -> dict[int, Any]:

@@ -14,26 +14,18 @@ from typing import Any
 from services.gateway.bars import BAR_MS
 from services.gateway.orders import close_reason, our_label
 from services.gateway.slices import Bar
+from services.gateway.terms import units_of
 from shared.account import Position
-from shared.contracts import CommissionKind, Contract
-from shared.errors import InputError
+from shared.contracts import Contract
 from shared.messages import Direction, ExecutionKind
 from shared.streams import from_milliseconds
 
-CENTS_PER_UNIT = 100
 M5 = 5  # the venue's number of the period
-MAX_VOLUME_CENTS = 10**12  # where the venue names no maximum
 
 _BUY = 1
 _PROTECTIVE = 4  # order type STOP_LOSS_TAKE_PROFIT
 _POSITION_OPEN = 1
 _ORDER_ACCEPTED, _ORDER_FILLED = 1, 2
-_COMMISSION = {
-    1: CommissionKind.USD_PER_MILLION_USD,
-    2: CommissionKind.USD_PER_LOT,
-    3: CommissionKind.PERCENTAGE_OF_VALUE,
-    4: CommissionKind.QUOTE_CCY_PER_LOT,
-}
 _ENTRY_EVENTS = {  # execution types of an order that opens
     2: ExecutionKind.ACCEPTED,
     3: ExecutionKind.FILLED,
@@ -59,10 +51,12 @@ class VenueEvent:
     position_id: int | None = None
     position: Position | None = None  # as it is open now
     position_gone: bool = False
+    position_ms: int = 0  # when the venue changed the position
     price: Decimal | None = None
     volume_units: Decimal | None = None
     pnl: Decimal | None = None
     balance: Decimal | None = None
+    balance_version: int = 0  # the larger, the newer; 0: the venue does not count
     reason: str = ""
 
 
@@ -76,39 +70,9 @@ def rounded(price: float, digits: int) -> Decimal:
     return Decimal(repr(price)).quantize(Decimal(1).scaleb(-digits))
 
 
-def units_of(cents: int) -> Decimal:
-    """Return units of the base asset."""
-    return Decimal(cents) / CENTS_PER_UNIT
-
-
 def money(amount: int, digits: int) -> Decimal:
     """Return an amount by its message's money digits."""
     return Decimal(amount).scaleb(-digits)
-
-
-def contract_of(light: Any, full: Any, assets: Mapping[int, str]) -> Contract:  # noqa: ANN401
-    """Return the contract of a symbol from its light and its full description."""
-    kind = _COMMISSION.get(full.commissionType)
-    if kind is None:
-        raise InputError(f"{light.symbolName}: commission type {full.commissionType} is not known")
-    scale = 10**5 if kind is CommissionKind.PERCENTAGE_OF_VALUE else 10**8
-    distance = Decimal(full.slDistance)
-    if distance and full.distanceSetIn != 1:
-        raise InputError(f"{light.symbolName}: a stop distance in percent is not supported")
-    return Contract(
-        symbol=light.symbolName,
-        base_asset=assets[light.baseAssetId],
-        quote_asset=assets[light.quoteAssetId],
-        digits=full.digits,
-        pip_position=full.pipPosition,
-        lot_units=units_of(full.lotSize),
-        min_volume_units=units_of(full.minVolume),
-        max_volume_units=units_of(full.maxVolume or MAX_VOLUME_CENTS),
-        step_volume_units=units_of(full.stepVolume),
-        commission_kind=kind,
-        commission_rate=Decimal(full.preciseTradingCommissionRate) / scale,
-        min_stop_distance=distance.scaleb(-full.digits),
-    )
 
 
 def history_bar(symbol: str, trendbar: Any) -> Bar[int]:  # noqa: ANN401
@@ -163,9 +127,9 @@ def position_of(position: Any, contracts: Mapping[int, Contract], book: str) -> 
 
 
 def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent | None:  # noqa: ANN401
-    """Return what an execution event says, or None when it is about no order."""
+    """Return what an execution event says, or None when it is about neither order, position nor money."""
     if not event.HasField("order"):
-        return None
+        return _without_order(event, contracts, book)
     order, trade = event.order, event.order.tradeData
     contract = contracts.get(trade.symbolId)
     digits = contract.digits if contract else 5
@@ -190,12 +154,41 @@ def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueE
         position_id=position.positionId if position else (order.positionId or None),
         position=position_of(position, contracts, book) if is_open else None,
         position_gone=kind is ExecutionKind.CLOSED,
+        position_ms=_changed_ms(event),
         price=price,
         volume_units=units_of(deal.filledVolume) if deal is not None else None,
         pnl=_net_pnl(detail),
         balance=money(detail.balance, detail.moneyDigits) if detail is not None else None,
+        balance_version=detail.balanceVersion if detail is not None else 0,
         reason=reason,
     )
+
+
+def _without_order(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent | None:  # noqa: ANN401
+    """Return what a swap, a deposit or a withdrawal changes."""
+    position = event.position if event.HasField("position") else None
+    cash = event.depositWithdraw if event.HasField("depositWithdraw") else None
+    if position is None and cash is None:
+        return None
+    is_open = position is not None and _is(position, "positionStatus", _POSITION_OPEN)
+    held = position_of(position, contracts, book) if is_open else None
+    return VenueEvent(
+        kind=None,
+        client_order_id=held.client_order_id if held else None,
+        symbol=held.symbol if held else "",
+        time_ms=cash.changeBalanceTimestamp if cash is not None else _changed_ms(event),
+        position_id=position.positionId if position is not None else None,
+        position=held,
+        position_ms=_changed_ms(event),
+        balance=money(cash.balance, cash.moneyDigits) if cash is not None else None,
+        balance_version=cash.balanceVersion if cash is not None else 0,
+    )
+
+
+def _changed_ms(event: Any) -> int:  # noqa: ANN401
+    """Return when an event's position was changed; without a stamp of its own it is the order's or deal's."""
+    stamps = [event.position.utcLastUpdateTimestamp, event.order.utcLastUpdateTimestamp]
+    return int(next((stamp for stamp in (*stamps, event.deal.executionTimestamp) if stamp), 0))
 
 
 def _is(message: Any, field: str, *values: int) -> bool:  # noqa: ANN401

@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from services.gateway.journal import Journal
 from services.gateway.slices import Bar
 from shared import messages as m
@@ -80,3 +82,22 @@ def a_journal(path: Path) -> Journal:
     journal = Journal(path)
     journal.open()
     return journal
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def with_unknown(message: Any, field: str, number: int) -> Any:
+    """Return the message as it is parsed when an enum field holds a number newer than our definitions."""
+    descriptor = message.DESCRIPTOR.fields_by_name[field]
+    assert descriptor.type == FieldDescriptor.TYPE_ENUM
+    message.ClearField(field)
+    encoded = message.SerializePartialToString() + varint(descriptor.number << 3) + varint(number)
+    parsed = type(message)()
+    parsed.ParseFromString(encoded)
+    return parsed

@@ -39,6 +39,7 @@ from shared.messages import (
 from tests.gateway.builders import a_journal
 from tests.gateway.loop import until, until_so
 from tests.venue.conftest import a_setting
+from venue.faults import Fault
 from venue.main import RunningVenue, serve
 
 SYMBOLS = ("EURUSD", "XAUUSD")
@@ -77,8 +78,8 @@ class Place:
             await self.step(ms)
         raise AssertionError("it never came to that at the venue")
 
-    def fault(self, name: str, count: int = 1) -> None:
-        self.venue.exchange.faults.ask({"fault": name, "count": count})
+    def fault(self, name: str, count: int = 1, **how: Any) -> Fault:
+        return self.venue.exchange.faults.ask({"fault": name, "count": count, **how})
 
     def books(self) -> dict[str, Any]:
         """Return the venue's own books: the judge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tests.gateway.builders import CLOSE, a_request
 from tests.gateway.loop import on_loop, until
 from tests.gateway.mesh import a_gateway, a_place
 from tests.venue.client import logged_in
+from venue.calendar import NEW_YORK
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("history_at_once")]
 
@@ -219,3 +220,22 @@ async def test_symbol_is_locked_while_an_order_is_unknown(tmp_path: Path, valkey
             await gateway.place_order(second)
             assert gateway.kinds(second) == [E.REFUSED]
         assert place.books()["orders"] == []
+
+
+@on_loop
+async def test_closed_market_gets_no_order(tmp_path: Path, valkey: RedisServer) -> None:
+    """On Friday evening the venue would refuse; the schedule that it gave us says so before."""
+    friday = datetime(2025, 1, 10, 16, 40, tzinfo=NEW_YORK)
+    async with (
+        a_place(tmp_path, valkey.url, slices=1_500, start=friday) as place,
+        a_gateway(place) as gateway,
+    ):
+        await place.venue.exchange.play(int(friday.timestamp() * 1000) + 15 * 60_000)
+        last_ms = place.now_ms
+        await until(lambda: gateway.timing.now_ms() >= last_ms - 60_000)
+        gateway.timing.stamp(int(friday.timestamp() * 1000) + 20 * 60_000)
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        (event,) = gateway.journal.events()
+        assert (event.kind, event.reason) == (E.REFUSED, "MARKET_CLOSED")
+        assert place.books()["orders"] == place.books()["refusals"] == []

@@ -40,6 +40,8 @@ def after(*events: ExecutionKind, status: Status | None = S.SENDING) -> Status |
         ((E.SENT, E.UNKNOWN, E.FILLED, E.PROTECTED), S.PROTECTED),
         ((E.SENT, E.UNKNOWN, E.ACCEPTED, E.FILLED), S.FILLED),
         ((E.SENT, E.UNKNOWN, E.NOT_SENT, E.FILLED), S.FILLED),  # it was there after all
+        ((E.SENT, E.ACCEPTED, E.REJECTED, E.FILLED), S.FILLED),  # the venue contradicts itself
+        ((E.SENT, E.ACCEPTED, E.REJECTED, E.PARTIALLY_FILLED, E.FILLED), S.FILLED),
         ((E.SENT, E.FILLED, E.REPAIRING, E.PROTECTED), S.PROTECTED),
         ((E.SENT, E.FILLED, E.PROTECTED, E.REPAIRING), S.FILLED),  # somebody took the stop away
         ((E.SENT, E.FILLED, E.REPAIRING, E.CLOSING, E.CLOSED), S.CLOSED),
@@ -98,11 +100,11 @@ class OrderLife(RuleBasedStateMachine):
 
     @invariant()
     def ended_means_ended(self) -> None:
-        """Only an order that was taken for not sent comes back: by being found at the venue."""
+        """Only an order that the venue had denied comes back: by being found there."""
         for before, event, _ in self.seen:
             if before in orders.ENDED:
-                assert before is S.NOT_SENT
-                assert event in (E.ACCEPTED, E.FILLED)
+                assert before in orders.NEVER_THERE
+                assert event in (E.ACCEPTED, E.PARTIALLY_FILLED, E.FILLED)
 
     @invariant()
     def filled_once(self) -> None:

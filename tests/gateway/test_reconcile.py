@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway import session
+from services.gateway import reconcile, session
 from services.gateway.connection import Retry
 from services.gateway.orders import Status
 from shared.messages import ExecutionKind
@@ -131,7 +131,7 @@ async def test_order_that_was_taken_for_not_sent_is_adopted_when_it_shows_up(
             await gateway.reached(request, S.PROTECTED)
             (position,) = place.open_positions(request.client_order_id)
             assert position["stop_points"] == position["entry_points"] - 500
-        await until_so(lambda: place.has_alarm("was taken for not sent"))
+        await until_so(lambda: place.has_alarm("was NOT_SENT, and is"))
 
 
 @on_loop
@@ -239,3 +239,41 @@ async def test_balance_that_moved_while_we_were_away_is_known(tmp_path: Path, va
         exchange.ledger.write(exchange.matching.take_changes(), exchange.now_ms)
         await until(gateway.is_online)
         await until(lambda: gateway.desk.account.model.balance == D("10123.45"))
+
+
+@on_loop
+async def test_foreign_position_is_told_once(tmp_path: Path, valkey: RedisServer) -> None:
+    """Its symbol is locked: whoever wonders why nothing is traded finds the reason."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        async with logged_in(place.venue.ready) as client:
+            ids = await client.symbol_ids()
+            await client.ask(client.market_order(ids["EURUSD"], label="by hand"))
+            await place.step()
+        await until_so(lambda: place.has_alarm("EURUSD is locked by it"))
+        await gateway.desk.reconcile.now()
+        assert sum("is locked by it" in text for text in await place.alarms()) == 1
+        (position,) = place.open_positions("by hand")
+        assert position["stop_points"] is None
+
+
+@pytest.mark.parametrize("has_stop", [True, False])
+@on_loop
+async def test_position_with_our_label_that_the_journal_does_not_know_is_never_left_bare(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch, has_stop: bool
+) -> None:
+    """Its levels are known to nobody: with its own stop it stays, without one it is closed."""
+    monkeypatch.setattr(reconcile, "BARE_UNKNOWN_S", 0.2)
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        label = a_request(book=place.book).client_order_id
+        levels = {"relativeStopLoss": 500, "relativeTakeProfit": 700} if has_stop else {}
+        async with logged_in(place.venue.ready) as client:
+            ids = await client.symbol_ids()
+            await client.ask(client.market_order(ids["EURUSD"], label=label, clientOrderId=label, **levels))
+            await place.step()
+        await until_so(lambda: place.has_alarm("that the journal does not know"))
+        if has_stop:
+            await gateway.desk.reconcile.now()
+            await place.step()
+            assert len(place.open_positions(label)) == 1
+        else:
+            await place.step_until(lambda: not place.open_positions(label))

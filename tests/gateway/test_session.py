@@ -64,7 +64,7 @@ async def test_rate_limit_of_the_venue_is_kept(tmp_path: Path) -> None:
         now_ms = venue.exchange.now_ms
         began_s = monotonic_s()
         await asyncio.gather(
-            *(session.balance() for _ in range(25)), *(session.positions() for _ in range(25))
+            *(session.read_trader() for _ in range(25)), *(session.positions() for _ in range(25))
         )
         assert monotonic_s() - began_s > 0.9
         await asyncio.gather(*(session.closes_since(now_ms, now_ms) for _ in range(6)))

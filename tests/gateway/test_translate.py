@@ -6,15 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway import translate
 from services.gateway.protocol import model, oa
 from services.gateway.slices import Bar
-from shared.errors import InputError
 from shared.messages import Direction, ExecutionKind
+from tests.gateway.builders import with_unknown
 from venue.book import CONTRACTS
 
 D, E = Decimal, ExecutionKind
@@ -22,25 +21,6 @@ EURO_ID, GOLD_ID = 1, 41
 BY_ID = {EURO_ID: CONTRACTS["EURUSD"], GOLD_ID: CONTRACTS["XAUUSD"]}
 LABEL = "TG-main-20250107T0720-EURUSD"
 OPENED_MS, NOW_MS = 1_736_234_400_000, 1_736_234_460_000
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def with_unknown(message: Any, field: str, number: int) -> Any:
-    """Return the message as it is parsed when an enum field holds a number newer than our definitions."""
-    descriptor = message.DESCRIPTOR.fields_by_name[field]
-    assert descriptor.type == FieldDescriptor.TYPE_ENUM
-    message.ClearField(field)
-    encoded = message.SerializePartialToString() + varint(descriptor.number << 3) + varint(number)
-    parsed = type(message)()
-    parsed.ParseFromString(encoded)
-    return parsed
 
 
 def a_trade(label: str = LABEL, symbol_id: int = EURO_ID, volume: int = 1_000_000, side: int = 1) -> Any:
@@ -444,44 +424,3 @@ def test_listed_close_has_result_and_balance() -> None:
     close = translate.close_found(a_deal(price=1.105, detail=detail), BY_ID)
     assert close is not None
     assert (close.price, close.pnl, close.balance) == (D("1.10500"), D("49.3800"), D("9949.3800"))
-
-
-# -- contracts
-
-
-def a_symbol(**fields: Any) -> Any:
-    values: dict[str, Any] = {
-        "symbolId": GOLD_ID,
-        "digits": 2,
-        "pipPosition": 0,
-        "minVolume": 100,
-        "stepVolume": 100,
-        "lotSize": 10_000,
-        "commissionType": model.PERCENTAGE_OF_VALUE,
-        "preciseTradingCommissionRate": 700,
-    }
-    return model.ProtoOASymbol(**(values | fields))
-
-
-LIGHT = model.ProtoOALightSymbol(
-    symbolId=GOLD_ID, symbolName="XAUUSD", enabled=True, baseAssetId=1, quoteAssetId=2
-)
-ASSETS = {1: "XAU", 2: "USD"}
-
-
-def test_contract_is_the_venues_own_not_a_constant() -> None:
-    """Cents of a unit become units; the recorded rate of 700 is 0.007 percent."""
-    contract = translate.contract_of(LIGHT, a_symbol(), ASSETS)
-    assert (contract.lot_units, contract.min_volume_units, contract.commission_rate) == (
-        D(100),
-        D(1),
-        D("0.007"),
-    )
-    assert (contract.min_stop_distance, contract.base_asset) == (D(0), "XAU")
-    assert contract.max_volume_units > contract.min_volume_units  # where the venue names none
-
-
-def test_stop_distance_in_percent_is_refused_by_name() -> None:
-    """Better no start than stops that are refused later."""
-    with pytest.raises(InputError, match="XAUUSD: a stop distance in percent"):
-        translate.contract_of(LIGHT, a_symbol(slDistance=5, distanceSetIn=2), ASSETS)
