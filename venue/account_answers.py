@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.message import Message
 
 from venue.credentials import ACCESS_TOKEN_LIFE_S
-from venue.money import MONEY_DIGITS
+from venue.money import MONEY_DIGITS, conversion_chain
 from venue.protocol import messages, model
 from venue.records import Deal, Order
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
@@ -116,10 +116,10 @@ def symbols_for_conversion(session: Session, request: Request) -> Iterable[Messa
     """Return the symbols that lead from one asset to another."""
     directory = session.floor.directory
     first, last = (directory.assets.get(n) for n in (request.firstAssetId, request.lastAssetId))
-    chain = directory.conversion_chain(first, last) if first and last else None
+    chain = conversion_chain(directory.contracts, first, last) if first and last else None
     if chain is None:
         raise RequestError("INVALID_REQUEST", "No symbols convert these assets")
-    symbols = [session.floor.translator.light_symbol(symbol) for symbol in chain]
+    symbols = [session.floor.translator.light_symbol(step.symbol) for step in chain]
     return [messages.ProtoOASymbolsForConversionRes(ctidTraderAccountId=session.account_id, symbol=symbols)]
 
 

@@ -67,6 +67,21 @@ def trading_day(time_ms: int) -> date:
     return (_EPOCH + timedelta(days=shifted_ms // DAY_MS)).date()
 
 
+def next_roll_ms(time_ms: int) -> int:
+    """Return the first end of a trading day after a time: 17:00 New York from Monday to Friday."""
+    day = (_EPOCH + timedelta(days=new_york_ms(time_ms) // DAY_MS)).date()
+    while True:  # at most three days: Friday evening waits for Monday
+        roll_ms = utc_ms(day, ROLL_HOUR)
+        if roll_ms > time_ms and day.weekday() <= _FRIDAY:
+            return roll_ms
+        day += timedelta(days=1)
+
+
+def weekday_before(roll_ms: int) -> int:
+    """Return the weekday of the trading day that ends at a roll; Monday is 0."""
+    return trading_day(roll_ms - 1).weekday()
+
+
 def next_open(symbol: str, time_ms: int) -> int:
     """Return the first time from `time_ms` on at which the symbol trades: now, if it is open."""
     if is_open(symbol, time_ms):

@@ -38,23 +38,6 @@ class Directory:
         self.symbols = {number: symbol for symbol, number in self.symbol_ids.items()}
         self._next_symbol_id += SYMBOL_ID_STEP * len(self.contracts)
 
-    def conversion_chain(self, first: str, last: str) -> list[str] | None:
-        """Return the fewest symbols that lead from one asset to another, None if none do."""
-        chains: dict[str, list[str]] = {first: []}
-        reached = [first]
-        for asset in reached:
-            if asset == last:
-                return chains[asset]
-            for symbol, contract in self.contracts.items():
-                ends = {contract.base_asset, contract.quote_asset}
-                if asset not in ends:
-                    continue
-                (other,) = ends - {asset}
-                if other not in chains:
-                    chains[other] = [*chains[asset], symbol]
-                    reached.append(other)
-        return None
-
 
 def schedule(symbol: str) -> Iterable[tuple[int, int]]:
     """Return when a symbol trades, as seconds from Sunday 00:00 New York."""

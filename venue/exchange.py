@@ -21,13 +21,17 @@ from venue.playback import Playback, Spot
 from venue.records import (
     Deal,
     Execution,
+    Happening,
+    MarginCall,
+    Notice,
     Order,
     Position,
     Refusal,
     RefusedError,
     StopChange,
+    TriggerMethod,
 )
-from venue.rules import MarketRequest
+from venue.rules import OrderChange, OrderRequest
 
 QUOTES_PER_COMMIT = 256
 QUIET_MS_MAX = 30 * 60_000  # a symbol without quotes for longer is closed: the session ends, or a holiday
@@ -56,6 +60,9 @@ class Listener(Protocol):
 
     def on_execution(self, execution: Execution) -> None:
         """Take an execution that is to be told."""
+
+    def on_notice(self, notice: Notice) -> None:
+        """Take what is to be told beside executions."""
 
     async def flush(self) -> None:
         """Send what was taken: the books hold it now. Waits for who is far behind."""
@@ -108,8 +115,10 @@ class Exchange:
             ledger.write(matching.take_changes(), playback.time_ms)
         else:
             matching.restore(
+                now_ms=playback.time_ms,
                 orders=ledger.standing(Order),
                 positions=ledger.standing(Position),
+                margin_calls=ledger.standing(MarginCall),
                 balance=balance,
                 last_ids=(
                     ledger.last_id(Order),
@@ -145,19 +154,21 @@ class Exchange:
 
     def _play_moment(self, until_ms: int) -> int:
         """Play the next moment that has a quote, or anything else to be done."""
-        due = [self._agenda[0][0]] if self._agenda else []
-        due += self.matching.due_protections_ms()
-        until_ms = max(min(until_ms, *due), self.playback.time_ms) if due else until_ms
+        due_ms = self.matching.next_due_ms()
+        if self._agenda:
+            due_ms = self._agenda[0][0] if due_ms is None else min(due_ms, self._agenda[0][0])
+        if due_ms is not None and due_ms < until_ms:
+            until_ms = max(due_ms, self.playback.time_ms)
         spots = self.playback.take(until_ms)
         now_ms = self.playback.time_ms
-        for execution in self.matching.on_time(now_ms):
-            self._tell(execution)
+        for happening in self.matching.on_time(now_ms):
+            self._tell(happening)
         for spot in spots:
             self.last_stamp_ms = spot.time_ms
             if self.listener is not None:
                 self.listener.on_spot(spot)
-            for execution in self.matching.on_quote(spot.symbol, spot.time_ms, spot.bid, spot.ask):
-                self._tell(execution)
+            for happening in self.matching.on_quote(spot.symbol, spot.time_ms, spot.bid, spot.ask):
+                self._tell(happening)
         while self._agenda and self._agenda[0][0] <= now_ms:
             heapq.heappop(self._agenda)[2]()
         return max(1, len(spots))
@@ -167,8 +178,8 @@ class Exchange:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def submit(self, request: MarketRequest) -> Answer:
-        """Take a market order.
+    def submit(self, request: OrderRequest) -> Answer:
+        """Take an order.
 
         Raises:
             RefusedError: it breaks a rule.
@@ -199,7 +210,45 @@ class Exchange:
             raise
         return self._answer(executions)
 
-    def amend(self, position_id: int, stop_points: int | None, target_points: int | None) -> Answer:
+    def amend_order(self, order_id: int, change: OrderChange) -> Answer:
+        """Take a request to change an order that waits for its price.
+
+        Raises:
+            RefusedError: it breaks a rule.
+        """
+        now_ms = self.now_ms
+        order = self.matching.orders.get(order_id)
+        try:
+            executions = self.matching.amend_order(order_id, change, now_ms)
+        except RefusedError as error:
+            self._note_refusal("AmendOrder", error, order.symbol if order else "")
+            raise
+        return self._answer(executions)
+
+    def cancel(self, order_id: int) -> Answer:
+        """Take a request to take back an order that waits for its price.
+
+        Raises:
+            RefusedError: it breaks a rule.
+        """
+        now_ms = self.now_ms
+        order = self.matching.orders.get(order_id)
+        try:
+            executions = self.matching.cancel(order_id, now_ms)
+        except RefusedError as error:
+            self._note_refusal("CancelOrder", error, order.symbol if order else "")
+            raise
+        return self._answer(executions)
+
+    def amend(
+        self,
+        position_id: int,
+        stop_points: int | None,
+        target_points: int | None,
+        *,
+        trailing: bool = False,
+        trigger_method: TriggerMethod = TriggerMethod.TRADE,
+    ) -> Answer:
         """Take a request to set a position's levels.
 
         Raises:
@@ -208,11 +257,39 @@ class Exchange:
         now_ms = self.now_ms
         position = self.matching.positions.get(position_id)
         try:
-            executions = self.matching.amend(position_id, stop_points, target_points, now_ms)
+            executions = self.matching.amend(
+                position_id,
+                stop_points,
+                target_points,
+                now_ms,
+                trailing=trailing,
+                trigger_method=trigger_method,
+            )
         except RefusedError as error:
             self._note_refusal("AmendPositionSLTP", error, position.symbol if position else "", position_id)
             raise
         return self._answer(executions)
+
+    def deposit(self, amount_cents: int) -> None:
+        """Put money into the account, or take it out, and tell its clients.
+
+        Raises:
+            RefusedError: more would be taken out than is free.
+        """
+        notice = self.matching.deposit(amount_cents, self.now_ms)
+        self._commit(self.playback.time_ms)
+        if self.listener is not None:
+            self.listener.on_notice(notice)
+
+    def set_margin_call(self, call_id: int, threshold_percent: float) -> MarginCall:
+        """Say at which margin level the client wants to be told.
+
+        Raises:
+            RefusedError: there is no such margin call, or the level makes no sense.
+        """
+        call = self.matching.set_margin_call(call_id, threshold_percent, self.now_ms)
+        self._commit(self.playback.time_ms)
+        return call
 
     def _is_open(self, symbol: str, now_ms: int) -> bool:
         """Tell whether the symbol trades: by the calendar, and by the quotes that are to come (holidays)."""
@@ -247,6 +324,10 @@ class Exchange:
         self._commit(self.playback.time_ms)
         return Answer(executions[0].order, executions)
 
-    def _tell(self, execution: Execution) -> None:
-        if self.listener is not None:
-            self.listener.on_execution(execution)
+    def _tell(self, happening: Happening) -> None:
+        if self.listener is None:
+            return
+        if isinstance(happening, Execution):
+            self.listener.on_execution(happening)
+        else:
+            self.listener.on_notice(happening)

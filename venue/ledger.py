@@ -19,6 +19,7 @@ from shared.errors import InputError, UnavailableError
 from venue.records import (
     BalanceChange,
     Deal,
+    MarginCall,
     Order,
     OrderStatus,
     Position,
@@ -215,6 +216,8 @@ def _row(record: Record, revision: int) -> tuple[str, int, int, int, int | None,
             record_id, at_ms, position_id = record.change_id, record.at_ms, record.position_id
         case BalanceChange():
             record_id, at_ms = record.balance_version, record.at_ms
+        case MarginCall():
+            record_id, at_ms, standing = record.call_id, record.updated_ms, True
         case Refusal():
             record_id, at_ms = record.refusal_id, record.at_ms
     body = orjson.dumps(record).decode()
@@ -232,7 +235,7 @@ def _enums(kind: type[Record]) -> dict[str, type[StrEnum]]:
 
 
 _ENUMS: dict[type, dict[str, type[StrEnum]]] = {
-    kind: _enums(kind) for kind in (Order, Position, Deal, BalanceChange, StopChange, Refusal)
+    kind: _enums(kind) for kind in (Order, Position, Deal, BalanceChange, StopChange, Refusal, MarginCall)
 }
 
 

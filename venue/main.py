@@ -28,12 +28,13 @@ from venue.exchange import Exchange, Pace, Stepped
 from venue.faults import Faults, faults_of
 from venue.ledger import Ledger
 from venue.market_files import open_files, open_synthetic, start_ms
-from venue.matching import Matching, Terms
+from venue.matching import Matching
 from venue.money import CENTS
 from venue.playback import Playback
 from venue.server import VenueServer
 from venue.session import Floor
 from venue.settings import VenueSettings
+from venue.terms import Terms
 from venue.translation import Translator
 
 WAIT_S_MAX = 0.25  # between two looks at the time, so that the books know it

@@ -1,7 +1,7 @@
 """What a trade is worth in the account's currency, from the venue's own quotes. Pure.
 
 Rates are exact fractions; money is rounded once, to the cent: half to even for a result, so that a
-long and its mirrored short come out the same, and up for a cost.
+long and its mirrored short come out the same, and against the client for what is charged.
 """
 
 from __future__ import annotations
@@ -27,35 +27,98 @@ class Quote(NamedTuple):
     ask: int
 
 
-def deposit_rate(
-    asset: str,
-    deposit_asset: str,
-    contracts: Mapping[str, Contract],
-    quotes: Mapping[str, Quote],
-    *,
-    high: bool,
-) -> Fraction:
-    """Return the units of deposit currency for one unit of `asset`, at the higher or the lower side.
+class Step(NamedTuple):
+    """One symbol on the way from an asset to another: times its price, or over it."""
 
-    Raises:
-        UnavailableError: no symbol converts the two, or it has no quote yet.
-    """
-    if asset == deposit_asset:
-        return Fraction(1)
-    for symbol, contract in contracts.items():
-        quote = quotes.get(symbol)
+    symbol: str
+    multiply: bool
+
+
+def conversion_chain(contracts: Mapping[str, Contract], first: str, last: str) -> tuple[Step, ...] | None:
+    """Return the fewest symbols that lead from one asset to another, None if none do."""
+    chains: dict[str, tuple[Step, ...]] = {first: ()}
+    reached = [first]
+    for asset in reached:  # grows while it is walked: the nearest assets come first
+        if asset == last:
+            return chains[asset]
+        for symbol, contract in contracts.items():
+            for here, there in (
+                (contract.base_asset, contract.quote_asset),
+                (contract.quote_asset, contract.base_asset),
+            ):
+                if here == asset and there not in chains:
+                    chains[there] = (*chains[asset], Step(symbol, here == contract.base_asset))
+                    reached.append(there)
+    return None
+
+
+class Converter:
+    """Rates between assets through the venue's symbols, at the last quotes."""
+
+    def __init__(self, contracts: Mapping[str, Contract], quotes: Mapping[str, Quote]) -> None:
+        self._contracts = contracts
+        self._quotes = quotes
+        self._chains: dict[tuple[str, str], tuple[Step, ...] | None] = {}
+
+    def rate(self, asset: str, other: str, *, high: bool) -> Fraction:
+        """Return the units of `other` for one unit of `asset`, at the higher or the lower side.
+
+        Raises:
+            UnavailableError: no symbols convert the two, or one of them has no quote yet.
+        """
+        rate = Fraction(1)
+        for symbol, multiply in self._chain(asset, other):
+            quote = self._quote(symbol, asset, other)
+            price = Fraction(quote.ask if high == multiply else quote.bid, POINTS_PER_UNIT)
+            rate = rate * price if multiply else rate / price
+        return rate
+
+    def about(self, asset: str, other: str) -> float:
+        """Return roughly the rate, quickly: at the bids.
+
+        Raises:
+            UnavailableError: as above.
+        """
+        rate = 1.0
+        for symbol, multiply in self._chain(asset, other):
+            price = self._quote(symbol, asset, other).bid / POINTS_PER_UNIT
+            rate = rate * price if multiply else rate / price
+        return rate
+
+    def _quote(self, symbol: str, asset: str, other: str) -> Quote:
+        quote = self._quotes.get(symbol)
         if quote is None:
-            continue
-        if (contract.base_asset, contract.quote_asset) == (asset, deposit_asset):
-            return Fraction(quote.ask if high else quote.bid, POINTS_PER_UNIT)
-        if (contract.base_asset, contract.quote_asset) == (deposit_asset, asset):
-            return Fraction(POINTS_PER_UNIT, quote.bid if high else quote.ask)
-    raise UnavailableError(f"no quote converts {asset} to {deposit_asset}")
+            raise UnavailableError(f"no quote of {symbol} converts {asset} to {other}")
+        return quote
+
+    def _chain(self, asset: str, other: str) -> tuple[Step, ...]:
+        key = asset, other
+        if key not in self._chains:
+            self._chains[key] = conversion_chain(self._contracts, asset, other)
+        chain = self._chains[key]
+        if chain is None:
+            raise UnavailableError(f"no symbols convert {asset} to {other}")
+        return chain
 
 
-def result_in_quote(side: Side, entry_points: int, exit_points: int, volume_cents: int) -> Fraction:
+def exact(value: float) -> Fraction:
+    """Return a price or a rate as the decimal number that it shows."""
+    return Fraction(repr(value))
+
+
+def result_in_quote(side: Side, entry_points: float, exit_points: int, volume_cents: int) -> Fraction:
     """Return what a position made, in quote currency, before costs."""
-    return Fraction(side.sign * (exit_points - entry_points) * volume_cents, POINTS_PER_UNIT * CENTS)
+    moved = exit_points - exact(entry_points)
+    return side.sign * moved * volume_cents / (POINTS_PER_UNIT * CENTS)
+
+
+def average_points(first_points: float, first_cents: int, second_points: float, second_cents: int) -> float:
+    """Return the price of two fills together: a whole number of points where it is one."""
+    if first_cents == 0:
+        return second_points
+    value = exact(first_points) * first_cents + exact(second_points) * second_cents
+    average = value / (first_cents + second_cents)
+    return average.numerator if average.denominator == 1 else float(average)
 
 
 def rounded_cents(amount: Fraction) -> int:
@@ -66,3 +129,8 @@ def rounded_cents(amount: Fraction) -> int:
 def cost_cents(amount: Fraction) -> int:
     """Return a cost in cents, rounded up."""
     return math.ceil(amount * CENTS)
+
+
+def credit_cents(amount: Fraction) -> int:
+    """Return what is credited, or charged if negative, in cents, rounded down: against the client."""
+    return math.floor(amount * CENTS)

@@ -21,7 +21,7 @@ from venue.incidents import Incidents
 from venue.outbox import known_as
 from venue.playback import Spot
 from venue.protocol import FrameTooLongError, Packet, common, read_envelope
-from venue.records import Execution, OrderKind, OrderStatus
+from venue.records import Execution, Notice, OrderKind, OrderStatus
 from venue.session import Floor, Session
 from venue.stopwatch import Stopwatch
 from venue.translation import spot_event
@@ -219,6 +219,14 @@ class VenueServer:
                 client_msg_id = requester.client_msg_id if own and requester is not None else None
                 session.outbox.send(packet, client_msg_id)
 
+    def on_notice(self, notice: Notice) -> None:
+        """Put what happened beside executions on the way to every session of the account."""
+        event = self._floor.translator.notice(notice)
+        packet = Packet(event, known_as(event))
+        for session in self._sessions:
+            if session.is_authorized:
+                session.outbox.send(packet)
+
     async def flush(self) -> None:
         """Write what is on the way, and wait for clients that are far behind."""
         self._write_all()
@@ -245,8 +253,8 @@ class VenueServer:
         self.stopwatch.arrived(answer.order.client_order_id, self._read_s)
         for execution in answer.executions:
             self.on_execution(execution)
-        if answer.order.kind is not OrderKind.MARKET:
-            del self._requesters[answer.order.order_id]  # what a protective order does later is the venue's
+        if answer.order.kind not in (OrderKind.MARKET, OrderKind.MARKET_RANGE):
+            self._requesters.pop(answer.order.order_id, None)  # what it does later, nobody asked for now
 
     def end_logins(self, reason: str) -> None:
         """End every session of the account: its token is void."""

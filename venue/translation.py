@@ -16,9 +16,28 @@ from venue.directory import (
 from venue.money import CENTS, MONEY_DIGITS
 from venue.playback import Spot
 from venue.protocol import messages, model
-from venue.records import Deal, Execution, Order, OrderKind, Position, PositionStatus
+from venue.records import (
+    BalanceChange,
+    BalanceMoved,
+    Deal,
+    DealStatus,
+    Execution,
+    MarginCall,
+    MarginCalled,
+    MarginMoved,
+    Notice,
+    Order,
+    OrderKind,
+    Position,
+    PositionStatus,
+    StopTrailed,
+    SwapCharged,
+)
+from venue.ticks import tick_points
 
 MINUTE_MS = 60_000
+FIRST_MARGIN_CALL = int(model.MARGIN_LEVEL_THRESHOLD_1)
+_DEAL_STATUS = {DealStatus.FILLED: model.FILLED, DealStatus.PARTIALLY_FILLED: model.PARTIALLY_FILLED}
 _RATE_SCALE = 10**8  # of a precise commission rate
 _PERCENT_SCALE = 10**5  # of one that is a percentage
 _COMMISSION_TYPES = {
@@ -29,9 +48,10 @@ _COMMISSION_TYPES = {
 }
 
 
-def price(points: int) -> float:
-    """Return a price in price units."""
-    return round(points / POINTS_PER_UNIT, 5)
+def price(points: float) -> float:
+    """Return a price in price units; the average of several fills has more digits than a quote."""
+    value = points / POINTS_PER_UNIT
+    return round(value, 5) if points == int(points) else value
 
 
 def points(value: float) -> int:
@@ -78,9 +98,70 @@ class Translator:
             event.isServerEvent = True
         return event
 
+    def notice(self, notice: Notice) -> Message:
+        """Return what is told beside executions."""
+        account_id = self._account_id
+        match notice:
+            case SwapCharged():
+                return messages.ProtoOAExecutionEvent(  # type: ignore[no-any-return] # generated, untyped
+                    ctidTraderAccountId=account_id,
+                    executionType=model.SWAP,
+                    position=self.position(notice.position),
+                    isServerEvent=True,
+                )
+            case BalanceMoved():
+                return messages.ProtoOAExecutionEvent(  # type: ignore[no-any-return] # generated, untyped
+                    ctidTraderAccountId=account_id,
+                    executionType=model.DEPOSIT_WITHDRAW,
+                    depositWithdraw=self.deposit(notice.change, notice.equity_cents),
+                    isServerEvent=True,
+                )
+            case StopTrailed():
+                return messages.ProtoOATrailingSLChangedEvent(  # type: ignore[no-any-return] # generated
+                    ctidTraderAccountId=account_id,
+                    positionId=notice.position.position_id,
+                    orderId=notice.order.order_id,
+                    stopPrice=price(notice.position.stop_points or 0),
+                    utcLastUpdateTimestamp=notice.at_ms,
+                )
+            case MarginMoved():
+                return messages.ProtoOAMarginChangedEvent(  # type: ignore[no-any-return] # generated
+                    ctidTraderAccountId=account_id,
+                    positionId=notice.position.position_id,
+                    usedMargin=notice.position.used_margin_cents,
+                    moneyDigits=MONEY_DIGITS,
+                )
+            case MarginCalled():
+                return messages.ProtoOAMarginCallTriggerEvent(  # type: ignore[no-any-return] # generated
+                    ctidTraderAccountId=account_id, marginCall=self.margin_call(notice.call)
+                )
+
+    def deposit(self, change: BalanceChange, equity_cents: int | None = None) -> model.ProtoOADepositWithdraw:
+        """Return a move of the balance that no deal made; the equity after it, where it is known."""
+        return model.ProtoOADepositWithdraw(
+            operationType=model.BALANCE_WITHDRAW if change.delta_cents < 0 else model.BALANCE_DEPOSIT,
+            balanceHistoryId=change.balance_version,
+            balance=change.balance_cents,
+            delta=change.delta_cents,
+            changeBalanceTimestamp=change.at_ms,
+            balanceVersion=change.balance_version,
+            equity=equity_cents,
+            moneyDigits=MONEY_DIGITS,
+        )
+
+    def margin_call(self, call: MarginCall) -> model.ProtoOAMarginCall:
+        """Return a margin call; the level is a fraction, 1 for 100 %."""
+        return model.ProtoOAMarginCall(
+            marginCallType=FIRST_MARGIN_CALL + call.call_id - 1,
+            marginLevelThreshold=call.threshold_percent / 100,
+            utcLastUpdateTimestamp=call.updated_ms,
+        )
+
     def order(self, order: Order) -> model.ProtoOAOrder:
         """Return an order; levels in price units, distances in points."""
         protective = order.kind is OrderKind.STOP_LOSS_TAKE_PROFIT
+        own_stop = order.stop_points if protective else order.trigger_points
+        own_limit = order.target_points if protective else order.limit_points
         message = model.ProtoOAOrder(
             orderId=order.order_id,
             tradeData=self._trade_data(order, order.volume_cents, order.arrived_ms),
@@ -89,17 +170,28 @@ class Translator:
             executedVolume=order.executed_cents,
             utcLastUpdateTimestamp=order.updated_ms,
             closingOrder=order.closing,
-            timeInForce=model.GOOD_TILL_CANCEL if protective else model.IMMEDIATE_OR_CANCEL,
+            timeInForce=model.ProtoOATimeInForce.Value(order.time_in_force),
             positionId=order.position_id,
+            expirationTimestamp=order.expires_ms,
+            trailingStopLoss=order.trailing,
+            stopTriggerMethod=model.ProtoOAOrderTriggerMethod.Value(order.trigger_method),
+            isStopOut=order.is_stop_out,
         )
         if order.client_order_id:
             message.clientOrderId = order.client_order_id
         if order.execution_points is not None:
             message.executionPrice = price(order.execution_points)
-        if order.stop_points is not None:
-            message.stopPrice = price(order.stop_points)
-        if order.target_points is not None:
-            message.limitPrice = price(order.target_points)
+        for field, level in (
+            ("stopPrice", own_stop),
+            ("limitPrice", own_limit),
+            ("baseSlippagePrice", order.base_points),
+            ("stopLoss", None if protective else order.stop_points),
+            ("takeProfit", None if protective else order.target_points),
+        ):
+            if level is not None:
+                setattr(message, field, price(level))
+        if order.range_points is not None:
+            message.slippageInPoints = order.range_points // self._tick_points(order.symbol)
         if order.relative_stop_points is not None:
             message.relativeStopLoss = order.relative_stop_points
         if order.relative_target_points is not None:
@@ -120,6 +212,9 @@ class Translator:
             marginRate=position.margin_rate,
             usedMargin=position.used_margin_cents,
             moneyDigits=MONEY_DIGITS,
+            guaranteedStopLoss=False,
+            trailingStopLoss=position.trailing,
+            stopLossTriggerMethod=model.ProtoOAOrderTriggerMethod.Value(position.trigger_method),
         )
         if position.stop_points is not None and not closed:
             message.stopLoss = price(position.stop_points)
@@ -133,7 +228,7 @@ class Translator:
             dealId=deal.deal_id,
             orderId=deal.order_id,
             positionId=deal.position_id,
-            volume=deal.volume_cents,
+            volume=deal.asked_cents,
             filledVolume=deal.volume_cents,
             symbolId=self._directory.symbol_ids[deal.symbol],
             createTimestamp=deal.created_ms,
@@ -141,7 +236,7 @@ class Translator:
             utcLastUpdateTimestamp=deal.executed_ms,
             executionPrice=price(deal.price_points),
             tradeSide=model.ProtoOATradeSide.Value(deal.side),
-            dealStatus=model.FILLED,
+            dealStatus=_DEAL_STATUS[deal.status],
             marginRate=deal.margin_rate,
             commission=deal.commission_cents,
             baseToUsdConversionRate=deal.base_to_usd_rate,
@@ -159,7 +254,7 @@ class Translator:
                     closedVolume=deal.volume_cents,
                     balanceVersion=deal.balance_version,
                     moneyDigits=MONEY_DIGITS,
-                    pnlConversionFee=0,
+                    pnlConversionFee=deal.conversion_fee_cents,
                 )
             )
         return message
@@ -182,7 +277,7 @@ class Translator:
         contract = self._directory.contracts[symbol]
         percentage = contract.commission_kind is CommissionKind.PERCENTAGE_OF_VALUE
         rate = contract.commission_rate * (_PERCENT_SCALE if percentage else _RATE_SCALE)
-        distance = int(contract.min_stop_distance * POINTS_PER_UNIT)
+        distance = int(contract.min_stop_distance / contract.tick)
         return model.ProtoOASymbol(
             symbolId=self._directory.symbol_ids[symbol],
             digits=contract.digits,
@@ -206,6 +301,9 @@ class Translator:
             distanceSetIn=model.SYMBOL_DISTANCE_IN_POINTS,
             tradingMode=model.ENABLED,
         )
+
+    def _tick_points(self, symbol: str) -> int:
+        return tick_points(self._directory.contracts[symbol])
 
     def _trade_data(
         self, record: Order | Position, volume_cents: int, open_ms: int

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.venue.core import BALANCE_CENTS, T0, a_core, a_request, opened, the_deal
 from venue.book import CONTRACTS
-from venue.matching import Matching, Terms
-from venue.records import CloseReason, Deal, Execution, ExecutionKind, PositionStatus, RefusedError, Side
-from venue.rules import MarketRequest
+from venue.records import CloseReason, Deal, ExecutionKind, PositionStatus, RefusedError, Side
+from venue.rules import OrderRequest
 
-T0 = 1_736_430_000_000
-BALANCE_CENTS = 1_000_000
 MIRROR = 220_000  # points; EURUSD at half of it looks the same from both sides
-
-
-def a_core(**terms: object) -> Matching:
-    core = Matching(replace(Terms(CONTRACTS), **terms))
-    core.deposit(BALANCE_CENTS, T0)
-    for symbol, bid, ask in (
-        ("EURUSD", 109_996, 110_004),
-        ("GBPUSD", 127_000, 127_012),
-        ("USDJPY", 15_000_000, 15_001_000),
-        ("USDCHF", 88_000, 88_013),
-        ("XAUUSD", 290_000_000, 290_030_000),
-    ):
-        core.on_quote(symbol, T0, bid, ask)
-    return core
-
-
-def a_request(**fields: object) -> MarketRequest:
-    return replace(MarketRequest("EURUSD", Side.BUY, 5_000_000), **fields)
-
-
-def opened(core: Matching, bid: int, ask: int, **fields: object) -> tuple[Execution, ...]:
-    """Submit an order and let it fill at these prices."""
-    request = a_request(**fields)
-    core.submit(request, T0, market_open=True)
-    return core.on_quote(request.symbol, T0 + 1_000, bid, ask)
-
-
-def the_deal(happened: tuple[Execution, ...]) -> Deal:
-    (deal,) = [each.deal for each in happened if each.deal is not None]
-    return deal
 
 
 # -- fills
@@ -170,7 +136,7 @@ def test_balance_is_the_deposit_and_every_deal_and_costs_never_raise_it(
             quote, now = core.quotes[symbol], now + 10_000
             tick = int(CONTRACTS[symbol].tick * 100_000)
             volume = int(CONTRACTS[symbol].min_volume_units * 100)
-            core.submit(MarketRequest(symbol, side, volume), now, market_open=True)
+            core.submit(OrderRequest(symbol, side, volume), now, market_open=True)
             core.on_quote(symbol, now + 1_000, quote.bid, quote.ask)
             (position,) = core.positions.values()
             core.close(position.position_id, volume, now + 1_000, market_open=True)
@@ -208,9 +174,9 @@ def test_gold_commission_is_a_percentage_of_value() -> None:
 def test_margin_is_the_value_of_the_base_over_the_leverage() -> None:
     """Dollars are the base of USDJPY already; gold is worth its price."""
     core = a_core()
-    assert core.margin_cents("USDJPY", 7_500_000) == 75_000
-    assert core.margin_cents("XAUUSD", 1_000) == 29_003
-    assert core.margin_cents("EURUSD", 5_000_000) == 55_002
+    assert core.valuer.margin_cents("USDJPY", 7_500_000) == 75_000
+    assert core.valuer.margin_cents("XAUUSD", 1_000) == 29_003
+    assert core.valuer.margin_cents("EURUSD", 5_000_000) == 55_002
 
 
 def test_partial_close_keeps_the_rest_protected_with_its_share_of_costs() -> None:

@@ -109,12 +109,80 @@ async def test_level_that_is_no_price_is_refused(client: VenueClient, price: flo
     assert (await client.ask(amend)).errorCode == "INVALID_REQUEST"
 
 
-async def test_limit_orders_are_refused_in_words(client: VenueClient) -> None:
-    """What the venue does not simulate, it does not pretend to."""
+async def test_pending_order_is_accepted_replaced_and_cancelled_under_one_number(
+    client: VenueClient, control: Control
+) -> None:
+    """The recorded sequence: each step carries the id of its own request, and reconcile shows what waits."""
     ids = await client.symbol_ids()
-    order = client.market_order(ids["EURUSD"])
-    order.orderType, order.limitPrice = model.LIMIT, 1.0
-    assert (await client.ask(order)).description == "This venue takes MARKET orders only"
+    account = client.account_id
+    order = client.market_order(ids["XAUUSD"], volume=1_000, relativeStopLoss=500_000, label="L")
+    order.orderType, order.limitPrice = model.LIMIT, 500.25
+    accepted = await client.ask(order)
+    assert kinds([accepted]) == ["ORDER_ACCEPTED"]
+    assert (accepted.order.limitPrice, accepted.order.timeInForce) == (500.25, model.GOOD_TILL_CANCEL)
+    assert accepted.position.positionStatus == model.POSITION_STATUS_CREATED
+    order_id = accepted.order.orderId
+    replaced = await client.ask(
+        messages.ProtoOAAmendOrderReq(
+            ctidTraderAccountId=account, orderId=order_id, limitPrice=600.5, stopLoss=590.0
+        )
+    )
+    assert kinds([replaced]) == ["ORDER_REPLACED"]
+    assert (replaced.order.orderId, replaced.order.limitPrice) == (order_id, 600.5)
+    assert (replaced.order.stopLoss, replaced.order.HasField("relativeStopLoss")) == (590.0, False)
+    reconciled = await client.ask(messages.ProtoOAReconcileReq(ctidTraderAccountId=account))
+    assert [each.orderId for each in reconciled.order] == [order_id]
+    cancel = messages.ProtoOACancelOrderReq(ctidTraderAccountId=account, orderId=order_id)
+    cancelled = await client.ask(cancel)
+    assert kinds([cancelled]) == ["ORDER_CANCELLED"]
+    assert cancelled.position.positionStatus == model.POSITION_STATUS_CLOSED
+    unknown = await client.ask(cancel)
+    assert (unknown.errorCode, unknown.description) == (
+        "ORDER_NOT_FOUND",
+        f"Order not found with id {order_id}",
+    )
+
+
+async def test_stop_order_fills_by_itself_and_its_trailing_stop_is_told_apart(
+    client: VenueClient, control: Control
+) -> None:
+    """Nobody asked for what happens later, so no id is on it; a stop that follows has its own event."""
+    ids = await client.symbol_ids()
+    await client.subscribe(ids["EURUSD"])
+    spot = await client.wait_for(messages.ProtoOASpotEvent)
+    order = client.market_order(ids["EURUSD"], relativeStopLoss=60, trailingStopLoss=True)
+    order.orderType, order.stopPrice = model.STOP, spot.ask / 100_000 + 0.00002
+    client.send(order, "mine")
+    begin = await begin_ms(control)
+    await control.step(begin + 20 * M5_MS)
+    await client.ask(messages.ProtoOAVersionReq())
+    events = [event for event in client.events if not isinstance(event[0], messages.ProtoOASpotEvent)]
+    told = [(kinds([event])[0], msg_id) for event, msg_id in events if executions([event])]
+    assert told[:3] == [("ORDER_ACCEPTED", "mine"), ("ORDER_FILLED", None), ("ORDER_ACCEPTED", None)]
+    filled, protected = executions([event for event, _ in events])[1:3]
+    assert filled.deal.executionPrice >= order.stopPrice - 1e-9
+    trails = [event for event, _ in events if isinstance(event, messages.ProtoOATrailingSLChangedEvent)]
+    assert trails
+    assert {trail.orderId for trail in trails} == {protected.order.orderId}
+    assert sorted(trail.stopPrice for trail in trails) == [trail.stopPrice for trail in trails]
+    assert trails[0].stopPrice > protected.position.stopLoss
+
+
+async def test_waiting_orders_come_back_with_the_venue(tmp_path: Path) -> None:
+    """Killed between two steps, it has every order, level and trail as its clients know them."""
+    settings = a_setting(tmp_path / "v")
+    async with serve(settings) as venue, logged_in(venue.ready) as client:
+        ids = await client.symbol_ids()
+        order = client.market_order(ids["EURUSD"], relativeStopLoss=500, trailingStopLoss=True)
+        order.orderType, order.limitPrice, order.timeInForce = model.LIMIT, 0.5, model.GOOD_TILL_DATE
+        order.expirationTimestamp = await begin_ms(Control(venue.ready)) + 60_000
+        before = (await client.ask(order)).order
+    async with serve(settings) as venue, logged_in(venue.ready) as client:
+        reconciled = await client.ask(messages.ProtoOAReconcileReq(ctidTraderAccountId=client.account_id))
+        assert list(reconciled.order) == [before]
+        await Control(venue.ready).step(before.expirationTimestamp)
+        (expired,) = executions(await client.collect())
+        assert (kinds([expired]), expired.order.orderId) == (["ORDER_EXPIRED"], before.orderId)
 
 
 async def test_close_and_lists_tell_the_round_trip(client: VenueClient, control: Control) -> None:
