@@ -172,6 +172,8 @@ class VenueServer:
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             now_s = monotonic_s()
             for session, writer in list(self._sessions.items()):
+                if writer.is_closing():
+                    continue
                 unsent = writer.transport.get_write_buffer_size()
                 if now_s - session.heard_s > CLIENT_SILENCE_S_MAX:
                     log.warning("a client is cut off: silent, %d bytes unread", unsent)
@@ -231,7 +233,7 @@ class VenueServer:
         """Write what is on the way, and wait for clients that are far behind."""
         self._write_all()
         for writer in list(self._sessions.values()):
-            if writer.transport.get_write_buffer_size() > BEHIND_BYTES:
+            if not writer.is_closing() and writer.transport.get_write_buffer_size() > BEHIND_BYTES:
                 await self._drain_one(writer)
 
     def _write_all(self) -> None:
