@@ -23,7 +23,7 @@ from typing import Any
 from bench.common import figures, machine
 from cli.demo import Demo, DemoOptions
 from cli.mesh_view import MeshView
-from cli.supervisor import Supervisor
+from cli.supervisor import SERVICES, Supervisor
 from cli.venue_control import VenueControl
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,10 @@ async def mesh(closes: int, folder: Path) -> dict[str, Any]:
         await demo.play()
         timing = await demo.venue.timing()
         view = demo.mesh
-    return _mesh_figures(timing, view)
+        health = {name: await demo.bus.health(name) for name in SERVICES}
+    said = ("step_p50_ms", "step_p99_ms", "loop_lag_p99_ms")
+    steps = {f"{name}, ms": {field: health[name].get(field) for field in said} for name in SERVICES}
+    return _mesh_figures(timing, view) | steps
 
 
 def _mesh_figures(timing: dict[str, Any], view: MeshView) -> dict[str, Any]:

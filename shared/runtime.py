@@ -32,6 +32,7 @@ from shared.messages import (
     Severity,
     SignalEmitted,
 )
+from shared.samples import Samples
 from shared.settings import ServiceSettings, exit_with, load
 from shared.streams import Stream
 
@@ -133,6 +134,8 @@ class Runtime:
         self._handlers = {(route.stream, route.kind): route.handler for route in service.routes}
         self._read = tuple(dict.fromkeys(route.stream for route in service.routes))
         self._tries: dict[tuple[str, str], int] = {}
+        self._steps = Samples()  # from a read's answer to the commit's: what the next stage waits for
+        self._loop_lags = Samples()  # how much later than asked this process woke up
         self._looked_s = 0.0  # when the most urgent stream was read last
 
     def stop(self) -> None:
@@ -195,7 +198,9 @@ class Runtime:
                 self._bus_trouble = ""
             except BusUnavailableError as error:
                 self._bus_trouble = str(error)
-            await asyncio.sleep(self._settings.lease_ttl_s / 4)
+            due_s = monotonic_s() + self._settings.lease_ttl_s / 4
+            await asyncio.sleep(due_s - monotonic_s())
+            self._loop_lags.add(max(0.0, monotonic_s() - due_s))
 
     async def _report(self) -> None:
         trouble = self._bus_trouble or (self._service.trouble() if self._status == "ready" else "")
@@ -207,6 +212,9 @@ class Runtime:
                     "detail": trouble,
                     "pid": str(os.getpid()),
                     "beat": utc_now().isoformat(timespec="milliseconds"),
+                    "step_p50_ms": str(self._steps.percentile_ms(0.5) or ""),
+                    "step_p99_ms": str(self._steps.percentile_ms(0.99) or ""),
+                    "loop_lag_p99_ms": str(self._loop_lags.percentile_ms(0.99) or ""),
                 }
             )
 
@@ -299,7 +307,7 @@ class Runtime:
         After a failure every entry is committed alone, so that the one that fails is found. A stop and a look
         at what is more urgent leave the rest of the batch pending.
         """
-        look_again = False
+        look_again, began_s = False, monotonic_s()
         for delivery in batch:
             if self._stop.is_set() or look_again:
                 break
@@ -308,6 +316,8 @@ class Runtime:
                 await self._commit()
             look_again = self._is_look_due(delivery.stream)
         await self._commit()
+        if len(batch) < READ_COUNT:  # a backlog is not what the next stage waits for
+            self._steps.add(monotonic_s() - began_s)
         if look_again:
             raise _LookAgainError
 

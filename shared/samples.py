@@ -1,0 +1,24 @@
+"""The newest durations of something that is done again and again, and their percentiles. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+KEPT = 1_000
+
+
+class Samples:
+    """The last thousand durations, in seconds."""
+
+    def __init__(self) -> None:
+        self._kept_s: deque[float] = deque(maxlen=KEPT)
+
+    def add(self, took_s: float) -> None:
+        """Take one more; the oldest goes."""
+        self._kept_s.append(took_s)
+
+    def percentile_ms(self, share: float) -> float | None:
+        """Return the nearest-rank percentile in milliseconds; None while there is nothing."""
+        ordered = sorted(self._kept_s)
+        return round(1000 * ordered[math.ceil(share * len(ordered)) - 1], 3) if ordered else None
