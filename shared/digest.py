@@ -45,8 +45,12 @@ def signal_sha256(entries: Iterable[tuple[str, Mapping[str, str]]]) -> str:
 
 
 def decision_sha256(entries: Iterable[Mapping[str, str]]) -> str:
-    """Return the fingerprint of order requests and refusals: fields as written, in the stream's order."""
-    return _sha256(tuple(fields.get(name, "") for name in DECISION_FIELDS) for fields in entries)
+    """Return the fingerprint of what was decided: fields as written, in the stream's order.
+
+    How often the executor was started, and said by what it decides, is no decision.
+    """
+    decisions = (fields for fields in entries if fields["type"] != "PolicyAdopted")
+    return _sha256(tuple(fields.get(name, "") for name in DECISION_FIELDS) for fields in decisions)
 
 
 def _sha256(rows: Iterable[tuple[str, ...]]) -> str:

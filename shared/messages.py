@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 BAR_LENGTH = timedelta(minutes=5)
 NAMESPACE = UUID("6c1ff3a1-7f0e-5c39-9a53-0f6f1d8f6f6e")  # of this project's derived ids
@@ -216,6 +216,7 @@ class SignalEmitted(Message):
     live: bool
     account_id: str
     bundle: str
+    bundle_sha256: str = ""  # of its manifest, which holds the checksum of every file
     direction: Direction
     verdict: Verdict
     reason: str  # ALLOWED, ALPHA_FLAT, RISK_BLOCKED, GUARD_BLOCKED, or what failed
@@ -283,6 +284,14 @@ class CloseRequested(Message):
     position_id: int
     reason: str
     inputs: dict[str, str]
+
+
+class PolicyAdopted(Message):
+    """By these settings the executor decides from here on; written whenever it starts."""
+
+    version: Literal[1] = 1
+    settings: dict[str, JsonValue]  # by name; all that decide, and no other
+    inputs: dict[str, str]  # stream -> last id that was decided by what held before
 
 
 # --- executions ---------------------------------------------------------------------------------

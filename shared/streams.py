@@ -39,7 +39,7 @@ FEATURES = Stream("features", (m.FeaturesComputed,), ("features",), ("inference"
 SIGNALS = Stream("signals", (m.SignalEmitted,), ("inference",), ("executor", "notifier"), market_ids=True)
 ORDERS = Stream(
     "orders",
-    (m.OrderRequested, m.EntryRefused, m.CloseRequested),
+    (m.OrderRequested, m.EntryRefused, m.CloseRequested, m.PolicyAdopted),
     ("executor",),
     ("gateway", "notifier"),
     market_ids=False,

@@ -1,6 +1,7 @@
 """Two runs of one book, entry by entry: where they differ, in words. Pure.
 
 Message ids, clocks and what had been read are not compared: they belong to a run, not to what it decided.
+Nor is the bundle's fingerprint: it is looked at before anything is played.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from shared.streams import id_parts
 from sim.schedule import Step
 
 LAYERS = ("features", "signals", "decisions")
-NOT_COMPARED = frozenset({*Meta.model_fields, "inputs"})
+NOT_COMPARED = frozenset({*Meta.model_fields, "inputs", "bundle_sha256"})
 ABSENT = "nothing"
 NOBODY: Final[Mapping[str, Step]] = MappingProxyType({})
 

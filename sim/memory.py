@@ -86,9 +86,9 @@ class MemoryBus:
         """Return the last id committed, by stream."""
         return dict(self._last_ids)
 
-    def read_as(self, other: MemoryBus) -> None:
-        """Have read what another one has."""
-        self._last_ids = other.last_ids()
+    def have_read(self, last_ids: Mapping[str, str]) -> None:
+        """Take it that the streams were read up to these ids."""
+        self._last_ids = dict(last_ids)
 
     def mark(self, entry: Delivery) -> None:
         """Remember that an entry, and those before it, are committed."""
@@ -143,12 +143,16 @@ class Station:
         self._commit(entry)
         return written
 
+    def begin(self, state: bytes | None, last_ids: Mapping[str, str]) -> None:
+        """Take up a state saved with a commit, and how far the streams had been read by then."""
+        self._saved = state
+        self._held.clear()
+        self.service.state.restore(state)
+        self.bus.have_read(last_ids)
+
     def become(self, other: Station) -> None:
         """Take over the state after another one's last commit, and how far it had read."""
-        self._saved = other.service.state.snapshot()
-        self._held.clear()
-        self.service.state.restore(self._saved)
-        self.bus.read_as(other.bus)
+        self.begin(other.service.state.snapshot(), other.bus.last_ids())
 
     def _commit(self, entry: Delivery) -> None:
         self._held.clear()

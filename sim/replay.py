@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import orjson
+
 from services.executor.handlers import ExecutorHandlers
 from services.executor.policy import Policy
 from services.features.handlers import FeaturesHandlers
@@ -35,23 +37,59 @@ from sim.schedule import READ, Read, Step, causes_of, schedule
 Entries = Sequence[Delivery]
 
 
+Marks = Mapping[str, Mapping[str, str]]  # service -> stream -> the last entry it has committed
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the services remembered at some moment, and how far they had read; empty: a book's beginning."""
+
+    states: Mapping[str, bytes] = field(default_factory=dict)
+    marks: Marks = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Recording:
-    """What was recorded of a book, from its beginning."""
+    """What was recorded of a book, from its beginning or from a saved state on."""
 
     book: str
     entries: Mapping[Stream, Entries]
     contracts: Mapping[str, Contract]
-    marks: Mapping[str, Mapping[str, str]]  # service -> stream -> the last entry it has committed
+    marks: Marks
+    saved: Saved = Saved()
 
     def read_by(self, service: str, stream: Stream) -> Entries:
-        """Return what a service has read of a stream and committed."""
-        mark = id_parts(self.marks.get(service, {}).get(stream.name, "0-0"))
-        return [entry for entry in self.entries[stream] if id_parts(entry.entry_id) <= mark]
+        """Return what a service has read of a stream and committed, since it was saved."""
+        after, mark = _mark(self.saved.marks, service, stream), _mark(self.marks, service, stream)
+        return [entry for entry in self.entries[stream] if after < id_parts(entry.entry_id) <= mark]
+
+    def is_written_by(self, service: str, stream: Stream, entry: Delivery) -> bool:
+        """Whether a service wrote an entry for a slice that it has read of a stream since it was saved."""
+        after, mark = _mark(self.saved.marks, service, stream), _mark(self.marks, service, stream)
+        return after[0] < slice_of(entry) <= mark[0]
+
+    def not_read_when_saved(self, service: str, stream: Stream, writer: str, source: Stream) -> Entries:
+        """Return what one service had written, and the next one had not read, when they were saved."""
+        after, until = _mark(self.saved.marks, service, stream), _mark(self.saved.marks, writer, source)
+        return [entry for entry in self.entries[stream] if after[0] < id_parts(entry.entry_id)[0] <= until[0]]
 
     def mark_ms(self, service: str, stream: Stream) -> int:
         """Return the close of the last slice that a service has committed; 0: of none."""
-        return id_parts(self.marks.get(service, {}).get(stream.name, "0-0"))[0]
+        return _mark(self.marks, service, stream)[0]
+
+    @property
+    def decisions(self) -> Entries:
+        """What the executor decided, without what it said of itself."""
+        return [entry for entry in self.entries[streams.ORDERS] if entry.fields["type"] != "PolicyAdopted"]
+
+    def announced(self) -> Entries:
+        """Return what the executor said of its control state, in the shape of its decisions."""
+        return [
+            Delivery(entry.stream, entry.entry_id, {**entry.fields, "inputs": details["inputs"]})
+            for entry in self.entries[streams.EVENTS]
+            if (entry.fields["service"], entry.fields["kind"]) == ("executor", "control")
+            for details in [orjson.loads(entry.fields["details"])]
+        ]
 
     def causes(self) -> dict[str, Step]:
         """Return what the executor reads, by message id."""
@@ -91,13 +129,26 @@ class Range:
         return [entry for entry in entries if self.first_ms <= slice_of(entry, causes) <= self.last_ms]
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy, and the close in ms of the last slice that was decided before it held."""
+
+    after_ms: int
+    policy: Policy
+
+
 @dataclass(frozen=True)
 class Engine:
     """What a replay runs with; as it was live, or the result differs."""
 
     bundle: Bundle
-    policy: Policy
+    policies: Sequence[InForce]  # oldest first, at least one
     slices_min: int
+
+    def policy_of(self, close_ms: int) -> Policy:
+        """Return by what a slice is decided."""
+        held = [each.policy for each in self.policies if each.after_ms < close_ms]
+        return held[-1] if held else self.policies[0].policy
 
 
 @dataclass
@@ -147,7 +198,7 @@ class Outcome:
 
 
 async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other: bool = False) -> Outcome:
-    """Play a recording from its beginning and compare the slices asked for.
+    """Play a recording from where it begins and compare the slices asked for.
 
     Args:
         recording: the book.
@@ -165,7 +216,7 @@ async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other
     played = await _features(recording, engine, book)
     made = await _signals(recording, engine.bundle, book, played)
     said, others = (recorded.signals, made) if is_other else (made, [])
-    decided = await _decisions(recording, engine.policy, book, said, others)
+    decided = await _decisions(recording, engine, book, said, others)
     replayed = Replayed(played.features, list(said), decided.decisions, [*played.dead, *decided.dead])
     causes = recording.causes()
     was, now = recorded.within(asked, causes), replayed.within(asked, causes)
@@ -189,14 +240,19 @@ async def replay(recording: Recording, engine: Engine, asked: Range, *, is_other
 
 def recorded_run(recording: Recording) -> Replayed:
     """Return what was recorded of each layer, as far as its inputs are committed."""
-    entries = recording.entries
-    features_ms = recording.mark_ms("features", streams.BARS)
-    signals_ms = recording.mark_ms("inference", streams.FEATURES)
-    unread = recording.causes().keys() - recording.causes_read().keys()
+    features, signals = recording.entries[streams.FEATURES], recording.entries[streams.SIGNALS]
+    causes, read = recording.causes(), recording.causes_read()
+    saved_ms = _mark(recording.saved.marks, "executor", streams.SIGNALS)[0]
+    decisions = []
+    for entry in recording.decisions:
+        cause = entry.fields.get("causation_id")
+        # a cause that is not there at all: taken out with what lies before the state, or missing
+        if cause in read or (cause not in causes and slice_of(entry, causes) > saved_ms):
+            decisions.append(entry)
     return Replayed(
-        [entry for entry in entries[streams.FEATURES] if slice_of(entry) <= features_ms],
-        [entry for entry in entries[streams.SIGNALS] if slice_of(entry) <= signals_ms],
-        [entry for entry in entries[streams.ORDERS] if entry.fields.get("causation_id") not in unread],
+        [each for each in features if recording.is_written_by("features", streams.BARS, each)],
+        [each for each in signals if recording.is_written_by("inference", streams.FEATURES, each)],
+        decisions,
     )
 
 
@@ -207,6 +263,8 @@ def _dead_differences(recording: Recording, dead: Sequence[Dead]) -> list[Differ
         (fields["group"], fields["stream"], fields["entry_id"]): fields["error"]
         for fields in (entry.fields for entry in recording.entries[streams.DEAD])
         if fields["group"] in ("features", "inference", "executor")
+        and id_parts(fields["entry_id"])
+        > id_parts(recording.saved.marks.get(fields["group"], {}).get(fields["stream"], "0-0"))
     }
     return [
         Difference(
@@ -227,7 +285,7 @@ async def _features(recording: Recording, engine: Engine, book: MemoryBook) -> R
     bus = MemoryBus(book)
     handlers = FeaturesHandlers(recording.symbols, bus, slices_min=engine.slices_min)
     service = Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers)
-    station = Station("features", service, bus, recording.given_up("features"))
+    station = _begun(recording, Station("features", service, bus, recording.given_up("features")))
     written = await _run(station, recording.read_by("features", streams.BARS))
     return Replayed(features=written, dead=station.dead)
 
@@ -238,11 +296,18 @@ async def _signals(
     bus = MemoryBus(book)
     handlers = InferenceHandlers(bundle)
     service = Service(routes=(on(FeaturesComputed, handlers.on_features),), state=handlers)
-    station = Station("inference", service, bus, recording.given_up("inference"))
+    station = _begun(recording, Station("inference", service, bus, recording.given_up("inference")))
     last_ms = recording.mark_ms("inference", streams.FEATURES)
-    written = await _run(station, [entry for entry in played.features if slice_of(entry) <= last_ms])
+    waiting = recording.not_read_when_saved("inference", streams.FEATURES, "features", streams.BARS)
+    written = await _run(station, [e for e in (*waiting, *played.features) if slice_of(e) <= last_ms])
     played.dead += station.dead
     return [entry for entry in written if entry.stream is streams.SIGNALS]
+
+
+def _begun(recording: Recording, station: Station) -> Station:
+    saved = recording.saved
+    station.begin(saved.states.get(station.name), saved.marks.get(station.name, {}))
+    return station
 
 
 async def _run(station: Station, entries: Entries) -> list[Delivery]:
@@ -272,20 +337,27 @@ class _Decided:
 
 
 async def _decisions(
-    recording: Recording, policy: Policy, book: MemoryBook, signals: Entries, others: Entries
+    recording: Recording, engine: Engine, book: MemoryBook, signals: Entries, others: Entries
 ) -> _Decided:
     """Let the executor decide the signals; beside it another one the others, always from its state."""
-    main = executor_of(recording, policy, book)
-    beside = executor_of(recording, policy, MemoryBook(book.contracts))
-    beside.bus.book.put(book.entries(streams.ACCOUNT))
     last_ms = recording.mark_ms("executor", streams.SIGNALS)
-    slices, other_slices = _by_slice(signals, last_ms), _by_slice(others, last_ms)
+    waiting = recording.not_read_when_saved("executor", streams.SIGNALS, "inference", streams.FEATURES)
+    slices, other_slices = _by_slice([*waiting, *signals], last_ms), _by_slice(others, last_ms)
     commands = {id_parts(e.entry_id): e for e in recording.read_by("executor", streams.COMMANDS)}
     executions = {id_parts(e.entry_id): e for e in recording.read_by("executor", streams.EXECUTIONS)}
+    policy = engine.policy_of(min(slices, default=0))
+    spare = MemoryBook(book.contracts)
+    spare.put(book.entries(streams.ACCOUNT))
+    main = _begun(recording, executor_of(recording, policy, book))
+    beside = executor_of(recording, policy, spare)
     decided = _Decided(dead=main.dead)
     for step in _steps(recording, book, slices):
         if step.stream is streams.SIGNALS:
             close_ms = step.entry[0]
+            if engine.policy_of(close_ms) != policy:  # it was started again with other settings
+                policy = engine.policy_of(close_ms)
+                main = _succeeded(main, executor_of(recording, policy, book))
+                beside = executor_of(recording, policy, spare)
             if close_ms in other_slices:
                 beside.become(main)
                 for entry in other_slices[close_ms]:
@@ -300,8 +372,15 @@ async def _decisions(
     return decided
 
 
+def _succeeded(before: Station, station: Station) -> Station:
+    """Return the executor that goes on where another one was stopped."""
+    station.become(before)
+    station.dead = before.dead
+    return station
+
+
 def executor_of(recording: Recording, policy: Policy, book: MemoryBook) -> Station:
-    """Return the executor of a recording, as it was at the book's beginning."""
+    """Return an executor of a recording; it remembers nothing yet."""
     bus = MemoryBus(book)
     handlers = ExecutorHandlers(bus, policy)
     routes = (
@@ -332,6 +411,10 @@ def _steps(recording: Recording, book: MemoryBook, slices: Mapping[int, Entries]
             slices=sorted(slices),
             execution_numbers={ms: book.account(at).execution_number for ms, at in accounts.items()},
             causes=recording.causes_read(),
-            decisions=recording.entries[streams.ORDERS],
+            decisions=[*recording.decisions, *recording.announced()],
         )
     )
+
+
+def _mark(marks: Marks, service: str, stream: Stream) -> tuple[int, int]:
+    return id_parts(marks.get(service, {}).get(stream.name, "0-0"))

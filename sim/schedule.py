@@ -1,7 +1,8 @@
 """In which order the executor read its three streams, as far as it matters: from what it wrote itself.
 
-Every decision names the last entry of each stream that was read when it was made. Between two decisions the
-order has left no trace, because it made no difference: there the server's times decide. Pure.
+Every decision, and every answer to a command, names the last entry of each stream that was read when it was
+made. Between two of them the order has left no trace, because it makes no difference: there the times of the
+server decide. Pure.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Read:
     slices: Sequence[int]  # closes in ms
     execution_numbers: Mapping[int, int]  # of a slice's account: executions up to it were read before
     causes: Mapping[str, Step]  # what caused a decision, by message id
-    decisions: Sequence[Delivery]
+    decisions: Sequence[Delivery]  # and what was announced: all that names its cause and its inputs
 
 
 def causes_of(

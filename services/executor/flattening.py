@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from services.executor.control import Control, ControlState, Flattened
 from services.executor.limits import Limit
 from services.executor.losses import LossRule, resumed
@@ -27,7 +29,7 @@ def after_command(
     control = state.control.after(
         command.command, who=command.who, why=command.why, at=command.meta.event_time
     )
-    messages: list[Message] = [_announced(control, command)]
+    messages: list[Message] = [_announced(control, command, inputs)]
     state = state.model_copy(update={"control": control})
     if command.command is Command.RESUME:
         lifted = resumed(state.losses, losses)
@@ -72,13 +74,14 @@ def flatten_on(
     if state.ledger.is_flat:
         who, at = state.control.who, cause.meta.event_time
         control = state.control.after(Flattened.FLATTENED, who=who, why=_FLAT, at=at)
-        messages.append(_announced(control, cause))
+        messages.append(_announced(control, cause, inputs))
         state = state.model_copy(update={"control": control})
     return messages, state
 
 
-def _announced(control: Control, cause: Message) -> EventReported:
+def _announced(control: Control, cause: Message, inputs: dict[str, str]) -> EventReported:
     details = {"state": control.state.value, "who": control.who, "why": control.why}
+    details["inputs"] = json.dumps(inputs)  # what was read before: a replay keeps to that order
     if isinstance(cause, CommandGiven):
         details |= {"command": cause.command.value, "command_id": str(cause.meta.message_id)}
     return EventReported(

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.executor.days import Roll, Window
@@ -97,6 +97,10 @@ class ExecutorSettings(ServiceSettings):
         except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"no time zone {name!r}; a name such as America/New_York is meant") from error
         return name
+
+    def deciding(self) -> dict[str, JsonValue]:
+        """Return what decisions rest on, by name, as JSON has it; not what all services share."""
+        return self.model_dump(mode="json", exclude=set(ServiceSettings.model_fields))
 
     def policy(self) -> Policy:
         """Return the plain values that decisions rest on."""

@@ -108,6 +108,11 @@ class Manifest(Frozen):
     metrics: dict[str, float]
     files: dict[str, str]  # name -> sha256
 
+    @property
+    def sha256(self) -> str:
+        """The bundle's fingerprint: of this manifest, which holds the checksum of every file."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
 
 class Guard(Protocol):
     """The last layer: a row of columns in, the probability of a profit after costs out."""

@@ -18,6 +18,7 @@ class InferenceHandlers:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
+        self._bundle_sha256 = bundle.manifest.sha256
         self._memory = Memory()
 
     async def on_features(self, features: FeaturesComputed) -> list[Message]:
@@ -67,6 +68,7 @@ class InferenceHandlers:
             live=features.live,
             account_id=features.account_id,
             bundle=manifest.name,
+            bundle_sha256=self._bundle_sha256,
             direction=opinion.direction,
             verdict=opinion.verdict,
             reason=opinion.reason,

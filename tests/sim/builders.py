@@ -22,7 +22,7 @@ from shared.bus import Delivery
 from shared.runtime import Service, on
 from shared.streams import Stream, from_milliseconds, market_id
 from sim.memory import MemoryBook, MemoryBus, Station
-from sim.replay import Engine, Recording, executor_of
+from sim.replay import Engine, InForce, Recording, Saved, executor_of
 from tests.features.builders import a_position, an_account, bars_of_slice
 from tests.features.conftest import STEP_MS, SYMBOLS, Slices
 from tests.inference.small import a_bundle
@@ -37,7 +37,7 @@ COMMANDS = (
 
 
 def an_engine(bundle: Bundle | None = None, **policy: Any) -> Engine:
-    return Engine(bundle or a_bundle(ALPHA), Policy(book=BOOK, **policy), SLICES_MIN)
+    return Engine(bundle or a_bundle(ALPHA), [InForce(0, Policy(book=BOOK, **policy))], SLICES_MIN)
 
 
 @dataclass
@@ -47,8 +47,12 @@ class Recorder:
     market: Slices
     seed: int
     engine: Engine = field(default_factory=an_engine)
+    restarts: Mapping[int, Policy] = field(default_factory=dict)  # row -> by what is decided from then on
+    save_at: int = -1  # the row before which the state is saved
 
     def __post_init__(self) -> None:
+        self.in_force = list(self.engine.policies)
+        self.saved = Saved()
         self.random = random.Random(self.seed)  # noqa: S311 - a test's
         self.clock_ms = 1_800_000_000_000
         self.written: dict[Stream, list[Delivery]] = {stream: [] for stream in streams.STREAMS}
@@ -65,7 +69,7 @@ class Recorder:
             Service((on(m.FeaturesComputed, inference.on_features),), inference),
             MemoryBus(self.book),
         )
-        self.executor = executor_of(self.recording(), self.engine.policy, self.book)
+        self.executor = executor_of(self.recording(), self.engine.policy_of(0), self.book)
         self.unread: dict[Stream, list[Delivery]] = {
             stream: [] for stream in (streams.COMMANDS, streams.EXECUTIONS, streams.SIGNALS)
         }
@@ -75,20 +79,35 @@ class Recorder:
         self.positions: dict[int, m.PositionReported] = {}
 
     def recording(self, marks: Mapping[str, Mapping[str, str]] | None = None) -> Recording:
-        return Recording(BOOK, self.written, CONTRACTS, marks or {})
+        return Recording(BOOK, self.written, CONTRACTS, marks or {}, self.saved)
 
     async def run(self) -> Recording:
         for row in range(len(self.market.times)):
+            if row in self.restarts:
+                self._restart_executor(self.restarts[row])
+            if row == self.save_at:
+                self.saved = self._state()
             await self._slice(row)
             while self.random.random() < 0.7:
                 await self._something_happens()
                 if self.random.random() < 0.5:
                     await self._executor_reads()
         await self._executor_reads()
-        marks = {
-            station.name: station.bus.last_ids() for station in (self.features, self.inference, self.executor)
-        }
-        return self.recording(marks)
+        return self.recording(self._state().marks)
+
+    def _state(self) -> Saved:
+        stations = (self.features, self.inference, self.executor)
+        return Saved(
+            states={station.name: station.service.state.snapshot() for station in stations},
+            marks={station.name: station.bus.last_ids() for station in stations},
+        )
+
+    def _restart_executor(self, policy: Policy) -> None:
+        after_ms = streams.id_parts(self.executor.bus.last_ids()[streams.SIGNALS.name])[0]
+        self.in_force.append(InForce(after_ms, policy))
+        successor = executor_of(self.recording(), policy, self.book)
+        successor.become(self.executor)
+        self.executor = successor
 
     # --- what is written ------------------------------------------------------------------------
 
@@ -137,7 +156,6 @@ class Recorder:
     async def _something_happens(self) -> None:
         """An operator commands, or an order comes a step further."""
         if self.random.random() < 0.08:
-            await self._executor_reads()  # an operator's hands are slow: executions that came before are read
             self._command()
         elif self.next_of:
             self._execution(self.random.choice(sorted(self.next_of)))
@@ -188,9 +206,7 @@ class Recorder:
                     self._wrote(written)
 
     def _wrote(self, written: Delivery) -> None:
-        if written.stream is not streams.ORDERS:
-            return
-        self.written[streams.ORDERS].append(Delivery(written.stream, self._id(), written.fields))
+        self.written[written.stream].append(Delivery(written.stream, self._id(), written.fields))
         kinds, message = m.ExecutionKind, streams.decode(written.fields)
         match message:
             case m.OrderRequested():

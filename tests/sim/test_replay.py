@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from services.executor.limits import Policy
 from shared import streams
 from shared.bus import Delivery
 from shared.errors import InputError, UnavailableError
@@ -16,7 +17,7 @@ from sim.compare import changes
 from sim.replay import Range, Recording, recorded_run, replay
 from tests.features.conftest import STEP_MS, a_market
 from tests.inference.small import a_bundle
-from tests.sim.builders import ALPHA, Recorder, altered, an_engine, types_of
+from tests.sim.builders import ALPHA, BOOK, Recorder, altered, an_engine, types_of
 from venue.book import CONTRACTS
 
 MARKET = a_market(360, flat=0.005)
@@ -83,6 +84,37 @@ async def test_other_limits_are_seen_in_the_decisions_alone() -> None:
     recording = await a_recording()
     outcome = await replay(recording, an_engine(open_positions_max=1), WHOLE)
     assert {each.layer for each in outcome.differences} == {"decisions"}
+
+
+async def test_each_slice_is_decided_by_the_settings_of_its_time() -> None:
+    """An executor that is started again with other limits leaves a book that is still decided again."""
+    recorder = Recorder(MARKET, 1, restarts={320: Policy(book=BOOK, open_positions_max=1)})
+    recording = await recorder.run()
+    engine = an_engine()
+    outcome = await replay(recording, replace(engine, policies=recorder.in_force), WHOLE)
+    assert [each.as_text() for each in outcome.differences] == []
+    first = (await replay(recording, engine, WHOLE)).differences[0]
+    assert first.close_ms > recorder.in_force[-1].after_ms > 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_saved_state_is_as_good_as_the_beginning(seed: int) -> None:
+    """Wherever each service stood when it was saved; what lies before is not looked at any more."""
+    print(f"seed {seed}")
+    recorder = Recorder(MARKET, seed, save_at=330)
+    recording = await recorder.run()
+    cut_off = {stream: list(entries) for stream, entries in recording.entries.items()}
+    for stream in (streams.BARS, streams.ACCOUNT, streams.FEATURES):
+        cut_off[stream] = [e for e in cut_off[stream] if id_parts(e.entry_id)[0] >= close_of(329)]
+    found = replace(recording, entries=cut_off)
+    outcome = await replay(found, an_engine(), WHOLE)
+    assert [each.as_text() for each in outcome.differences] == []
+    assert outcome.slices == len(MARKET.times) - 330
+    run = recorded_run(found)
+    assert outcome.replayed.decision_sha256 == run.decision_sha256
+    assert {"OrderRequested", "EntryRefused"} <= types_of(run.decisions)
+    altered_book = altered(found, 5 * 5 + 1, tick_volume="9999")
+    assert (await replay(altered_book, an_engine(), WHOLE)).differences
 
 
 async def test_another_model_is_seen_in_the_signals_first() -> None:
