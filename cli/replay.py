@@ -236,12 +236,11 @@ def recorded_policies(recording: Recording, before: Mapping[str, Any] | None = N
     Raises:
         InputError: it never said so, or a setting is none that this version knows.
     """
-    found = [] if before is None else [InForce(0, _policy(recording.book, before))]
+    found = [] if before is None else [InForce({}, _policy(recording.book, before))]
     for entry in recording.entries[streams.ORDERS]:
         if entry.fields["type"] == "PolicyAdopted":
-            last_id = orjson.loads(entry.fields["inputs"]).get(streams.SIGNALS.name, "0-0")
             settings = orjson.loads(entry.fields["settings"])
-            found.append(InForce(id_parts(last_id)[0], _policy(recording.book, settings)))
+            found.append(InForce(orjson.loads(entry.fields["inputs"]), _policy(recording.book, settings)))
     if not found:
         raise InputError(
             f"book {recording.book}: its executor did not say its settings; give --settings here"
@@ -252,7 +251,7 @@ def recorded_policies(recording: Recording, before: Mapping[str, Any] | None = N
 def policies_here(book: str) -> list[InForce]:
     """Return the policy of this machine's settings, whatever the recorded one was."""
     settings = load(ExecutorSettings)
-    return [InForce(0, _policy(book, settings.deciding()))]
+    return [InForce({}, _policy(book, settings.deciding()))]
 
 
 def _policy(book: str, settings: Mapping[str, Any]) -> Policy:

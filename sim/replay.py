@@ -131,10 +131,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A policy, and the close in ms of the last slice that was decided before it held."""
+    """A policy, and what had been read of each stream when it was adopted."""
 
-    after_ms: int
+    after: Mapping[str, str]
     policy: Policy
+
+    def holds_for(self, step: Step) -> bool:
+        """Whether a step was taken by it, or by one that was adopted later."""
+        return step.entry > id_parts(self.after.get(step.stream.name, "0-0"))
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,9 @@ class Engine:
     policies: Sequence[InForce]  # oldest first, at least one
     slices_min: int
 
-    def policy_of(self, close_ms: int) -> Policy:
-        """Return by what a slice is decided."""
-        held = [each.policy for each in self.policies if each.after_ms < close_ms]
+    def policy_of(self, step: Step) -> Policy:
+        """Return by what a step was taken."""
+        held = [each.policy for each in self.policies if each.holds_for(step)]
         return held[-1] if held else self.policies[0].policy
 
 
@@ -345,19 +349,20 @@ async def _decisions(
     slices, other_slices = _by_slice([*waiting, *signals], last_ms), _by_slice(others, last_ms)
     commands = {id_parts(e.entry_id): e for e in recording.read_by("executor", streams.COMMANDS)}
     executions = {id_parts(e.entry_id): e for e in recording.read_by("executor", streams.EXECUTIONS)}
-    policy = engine.policy_of(min(slices, default=0))
+    steps = _steps(recording, book, slices, engine)
+    policy = engine.policy_of(steps[0]) if steps else engine.policies[0].policy
     spare = MemoryBook(book.contracts)
     spare.put(book.entries(streams.ACCOUNT))
     main = _begun(recording, executor_of(recording, policy, book))
     beside = executor_of(recording, policy, spare)
     decided = _Decided(dead=main.dead)
-    for step in _steps(recording, book, slices):
+    for step in steps:
+        if engine.policy_of(step) != policy:  # it was started again with other settings
+            policy = engine.policy_of(step)
+            main = _succeeded(main, executor_of(recording, policy, book))
+            beside = executor_of(recording, policy, spare)
         if step.stream is streams.SIGNALS:
             close_ms = step.entry[0]
-            if engine.policy_of(close_ms) != policy:  # it was started again with other settings
-                policy = engine.policy_of(close_ms)
-                main = _succeeded(main, executor_of(recording, policy, book))
-                beside = executor_of(recording, policy, spare)
             if close_ms in other_slices:
                 beside.become(main)
                 for entry in other_slices[close_ms]:
@@ -400,7 +405,9 @@ def _by_slice(signals: Entries, last_ms: int) -> dict[int, list[Delivery]]:
     return dict(found)
 
 
-def _steps(recording: Recording, book: MemoryBook, slices: Mapping[int, Entries]) -> list[Step]:
+def _steps(
+    recording: Recording, book: MemoryBook, slices: Mapping[int, Entries], engine: Engine
+) -> list[Step]:
     commands = recording.read_by("executor", streams.COMMANDS)
     executions = recording.read_by("executor", streams.EXECUTIONS)
     accounts = {close_ms: entries[0].fields["account_id"] for close_ms, entries in slices.items()}
@@ -412,6 +419,7 @@ def _steps(recording: Recording, book: MemoryBook, slices: Mapping[int, Entries]
             execution_numbers={ms: book.account(at).execution_number for ms, at in accounts.items()},
             causes=recording.causes_read(),
             decisions=[*recording.decisions, *recording.announced()],
+            starts=[each.after for each in engine.policies],
         )
     )
 

@@ -49,6 +49,7 @@ class Read:
     execution_numbers: Mapping[int, int]  # of a slice's account: executions up to it were read before
     causes: Mapping[str, Step]  # what caused a decision, by message id
     decisions: Sequence[Delivery]  # and what was announced: all that names its cause and its inputs
+    starts: Sequence[Mapping[str, str]] = ()  # what had been read, by stream, whenever the executor started
 
 
 def causes_of(
@@ -79,8 +80,8 @@ def _orders(steps: Sequence[Sequence[Step]], read: Read) -> dict[Step, set[Step]
     """Return for each step those that came before it."""
     after: dict[Step, set[Step]] = {step: set() for chain in steps for step in chain}
     for chain in steps:
-        for before, step in pairwise(chain):
-            after[step].add(before)
+        for earlier, step in pairwise(chain):
+            after[step].add(earlier)
     numbers = [int(entry.fields["number"]) for entry in read.executions]
     for step in steps[2]:
         count = bisect_right(numbers, read.execution_numbers.get(step.entry[0], 0))
@@ -91,16 +92,30 @@ def _orders(steps: Sequence[Sequence[Step]], read: Read) -> dict[Step, set[Step]
         if cause is None or cause not in after:
             continue
         last_ids = orjson.loads(entry.fields["inputs"])
-        for place, chain in enumerate(steps):
-            if place == cause.place:
-                continue
-            last = id_parts(last_ids.get(READ[place].name, "0-0"))
-            count = bisect_right(chain, Step(place, last))
-            if count:
-                after[cause].add(chain[count - 1])
-            if count < len(chain):
-                after[chain[count]].add(cause)
+        for place, (before, behind) in enumerate(_split(steps, last_ids)):
+            if place != cause.place:
+                after[cause] |= before
+                for step in behind:
+                    after[step].add(cause)
+    for last_ids in read.starts:
+        parts = _split(steps, last_ids)
+        for place, (_, behind) in enumerate(parts):
+            for step in behind:
+                after[step] |= {each for k, (before, _) in enumerate(parts) if k != place for each in before}
     return after
+
+
+def _split(
+    steps: Sequence[Sequence[Step]], last_ids: Mapping[str, str]
+) -> list[tuple[frozenset[Step], frozenset[Step]]]:
+    """Return of each chain the last step up to an id, and the first one behind it, where there is one."""
+    found = []
+    for place, chain in enumerate(steps):
+        count = bisect_right(chain, Step(place, id_parts(last_ids.get(READ[place].name, "0-0"))))
+        found.append(
+            (frozenset(chain[count - 1 : count] if count else ()), frozenset(chain[count : count + 1]))
+        )
+    return found
 
 
 def _times(steps: Sequence[Sequence[Step]], read: Read) -> dict[Step, Id]:

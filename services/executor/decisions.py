@@ -116,7 +116,7 @@ def _measured(situation: Situation) -> tuple[list[Message], Situation]:
     messages: list[Message] = [_told(rule, limit, situation) for rule, limit in changed]
     broken = [limit for _, limit in changed if limit.trips and policy.loss_rule(limit.name)]
     if broken and policy.flatten_on_loss:
-        announced, state = begun_by_limit(state, broken[0], situation.signal)
+        announced, state = begun_by_limit(state, broken[0], situation.signal, situation.inputs)
         messages += announced
     return messages, replace(situation, state=state)
 

@@ -41,12 +41,14 @@ def after_command(
     return messages + more, state
 
 
-def begun_by_limit(state: ExecutorState, limit: Limit, cause: Message) -> tuple[list[Message], ExecutorState]:
+def begun_by_limit(
+    state: ExecutorState, limit: Limit, cause: Message, inputs: dict[str, str]
+) -> tuple[list[Message], ExecutorState]:
     """Return the announcement and the state of a book that a limit flattens. A halt is not lifted by it."""
     if state.control.state not in (ControlState.RUNNING, ControlState.PAUSED):
         return [], state
     control = state.control.after(Command.FLATTEN, who="executor", why=limit.text, at=cause.meta.event_time)
-    return [_announced(control, cause)], state.model_copy(update={"control": control})
+    return [_announced(control, cause, inputs)], state.model_copy(update={"control": control})
 
 
 def flatten_on(

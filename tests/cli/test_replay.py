@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,12 +25,12 @@ from services.features.settings import FeaturesSettings
 from services.inference import main as inference
 from services.inference.settings import InferenceSettings
 from shared import streams
-from shared.bus import RedisBus
+from shared.bus import Delivery, RedisBus
 from shared.runtime import Runtime
 from shared.settings import ServiceSettings
-from shared.streams import Stream, key
+from shared.streams import Stream, id_parts, key
 from tests.conftest import RedisServer, redis_program
-from tests.features.conftest import a_market
+from tests.features.conftest import STEP_MS, a_market
 from tests.inference.small import small_files, write
 from tests.mesh.conftest import BUNDLE, StartDemo, start_demo
 from tests.sim.builders import Recorder
@@ -63,9 +63,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The program, away from any `.env`."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Printed:
+    def run(*arguments: str, command: str = "replay") -> Printed:
         capsys.readouterr()
-        status = main(["replay", *arguments])
+        status = main([command, *arguments])
         said = capsys.readouterr()
         return Printed(status, said.out, said.err)
 
@@ -105,17 +105,19 @@ async def _run(name: str, build: Any, settings: ServiceSettings, runtimes: list[
         await runtimes[-1].run()
 
 
-async def record(url: str, book: str, bundle: Path, written: Recorder) -> None:
+async def record(url: str, book: str, bundle: Path, written: Recorder, state: Path) -> None:
     """Let the services handle what a gateway and an operator write, at their own pace.
 
-    An operator's hands are slow: what was executed before a command is read by then.
+    In between their state is saved, wherever they stand.
     """
     client: Any = redis.Redis.from_url(url, decode_responses=True)
     client.hset(key(book, "symbols"), mapping={name: c.model_dump_json() for name, c in CONTRACTS.items()})
     async with running(url, book, bundle):
-        for entries in written.written_in_order:
-            if entries[0].stream is streams.COMMANDS:
-                await _read(client, book, streams.EXECUTIONS)
+        half = next(k for k, entries in enumerate(written.written_in_order) if is_slice(entries, SLICES - 15))
+        for k, entries in enumerate(written.written_in_order):
+            if k == half:
+                arguments = ["save-state", str(state), "--redis", url, "--book", book]
+                assert await asyncio.to_thread(main, arguments) == OK
             for entry in entries:
                 entry_id = entry.entry_id if entry.stream.market_ids else "*"
                 client.xadd(key(book, entry.stream.name), entry.fields, entry_id)
@@ -125,6 +127,12 @@ async def record(url: str, book: str, bundle: Path, written: Recorder) -> None:
         for stream in (streams.SIGNALS, streams.EXECUTIONS, streams.COMMANDS):
             await _read(client, book, stream)
     client.close()
+
+
+def is_slice(entries: Sequence[Delivery], number: int) -> bool:
+    """Whether these were written for the slice of that number."""
+    close_ms = int(a_market(SLICES, flat=0.005).times[number]) + STEP_MS
+    return entries[-1].stream is streams.BARS and id_parts(entries[-1].entry_id)[0] == close_ms
 
 
 async def _read(client: Any, book: str, stream: Stream, service: str = "executor") -> None:
@@ -143,7 +151,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recorded(redis_server: RedisServer, bundle: Path) -> tuple[str, str]:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the state of the book is saved while it is recorded."""
+    return tmp_path_factory.mktemp("saved") / "state.json"
+
+
+@pytest.fixture(scope="module")
+def recorded(redis_server: RedisServer, bundle: Path, state: Path) -> tuple[str, str]:
     """Return server and book of a recording by real services: `cli` is run on it as an operator would."""
     book = f"t-{uuid4().hex[:9]}"
     seed = 5
@@ -152,7 +166,7 @@ def recorded(redis_server: RedisServer, bundle: Path) -> tuple[str, str]:
     async def make() -> None:
         written = Recorder(a_market(SLICES, flat=0.005), seed)
         await written.run()
-        await record(redis_server.url, book, bundle, written)
+        await record(redis_server.url, book, bundle, written, state)
 
     asyncio.run(make())
     return redis_server.url, book
@@ -187,12 +201,49 @@ def test_a_book_of_real_services_is_decided_again(
 def test_other_settings_are_named_and_leave_with_status_1(
     program: Program, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replay with limits that the book did not have says so in a sentence."""
+    """Limits of this machine count only when asked for; then a sentence says what differs."""
     monkeypatch.setenv("EXECUTOR_POSITION_NOTIONAL_MAX", "0.5")
-    found = program(*asked)
+    assert program(*asked).status == OK
+    found = program(*asked, "--settings", "here")
     assert found.status == FAILED
     assert re.search(r"the first: slice closed .* UTC, \w{6}, decisions: ", found.out)
-    assert "are the executor's settings those it ran with?" in found.out
+    assert "the executor's settings or its code are others" in found.out
+
+
+@pytest.mark.redis
+def test_a_replay_begins_with_a_state_saved_while_the_services_ran(
+    program: Program, asked: list[str], recorded: tuple[str, str], state: Path
+) -> None:
+    """Wherever each of them stood; and a book whose beginning is gone has its replay all the same."""
+    whole, part = program(*asked, "--json").json, program(*asked, "--state", str(state), "--json")
+    assert part.status == OK, part
+    assert part.json["differences"] == 0
+    assert 0 < part.json["slices"] < whole["slices"]
+    assert 0 < part.json["decisions"] < whole["decisions"]
+    assert part.json["decision_sha256"] == part.json["recorded_decision_sha256"] != whole["decision_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"book": "other"}, "it is of book other, not of"),
+        ({"bars": "0-1"}, "the entries of bars behind 0-1 are not all there any more"),
+        ({"bars": "9999999999999-0"}, "had read bars up to 9999999999999-0, and now up to less"),
+        ({"format": "none"}, "not what save-state writes"),
+    ],
+)
+@pytest.mark.redis
+def test_a_state_that_does_not_fit_the_book_is_refused(
+    changes: dict[str, str], said: str, program: Program, asked: list[str], state: Path, tmp_path: Path
+) -> None:
+    """What is missing between a state and the streams is not made up."""
+    content = json.loads(state.read_text())
+    for name, value in changes.items():
+        (content["services"]["features"]["marks"] if name == "bars" else content)[name] = value
+    (tmp_path / "state.json").write_text(json.dumps(content))
+    found = program(*asked, "--state", str(tmp_path / "state.json"))
+    assert found.status == BAD_INPUT
+    assert said in found.err
 
 
 @pytest.mark.redis
@@ -220,7 +271,10 @@ def test_the_wrong_bundle_is_refused_by_name(
     monkeypatch.setenv("INFERENCE_BUNDLE_DIR", str(other))
     found = program(*asked)
     assert found.status == BAD_INPUT
-    assert "was recorded with bundle small-1" in found.err
+    assert "was recorded with bundle small-1 (" in found.err
+    same_name = write(tmp_path / "same", small_files(guard_threshold=0.123))
+    monkeypatch.setenv("INFERENCE_BUNDLE_DIR", str(same_name))
+    assert "was recorded with bundle small-1 (" in program(*asked).err
     assert program(*asked, "--bundle", str(other)).status == OK
 
 

@@ -37,7 +37,7 @@ COMMANDS = (
 
 
 def an_engine(bundle: Bundle | None = None, **policy: Any) -> Engine:
-    return Engine(bundle or a_bundle(ALPHA), [InForce(0, Policy(book=BOOK, **policy))], SLICES_MIN)
+    return Engine(bundle or a_bundle(ALPHA), [InForce({}, Policy(book=BOOK, **policy))], SLICES_MIN)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Recorder:
             Service((on(m.FeaturesComputed, inference.on_features),), inference),
             MemoryBus(self.book),
         )
-        self.executor = executor_of(self.recording(), self.engine.policy_of(0), self.book)
+        self.executor = executor_of(self.recording(), self.engine.policies[0].policy, self.book)
         self.unread: dict[Stream, list[Delivery]] = {
             stream: [] for stream in (streams.COMMANDS, streams.EXECUTIONS, streams.SIGNALS)
         }
@@ -103,8 +103,7 @@ class Recorder:
         )
 
     def _restart_executor(self, policy: Policy) -> None:
-        after_ms = streams.id_parts(self.executor.bus.last_ids()[streams.SIGNALS.name])[0]
-        self.in_force.append(InForce(after_ms, policy))
+        self.in_force.append(InForce(self.executor.bus.last_ids(), policy))
         successor = executor_of(self.recording(), policy, self.book)
         successor.become(self.executor)
         self.executor = successor

@@ -28,13 +28,14 @@ def order_of(
     slices: tuple[int, ...] = (),
     account: dict[int, int] | None = None,
     decisions: tuple[Delivery, ...] = (),
+    starts: tuple[dict[str, str], ...] = (),
 ) -> list[str]:
     """Return the schedule as `stream ms`; executions are numbered from 1."""
     given = [an_entry(streams.COMMANDS, each) for each in commands]
     done = [an_entry(streams.EXECUTIONS, each, number=str(n)) for n, each in enumerate(executions, 1)]
     signals = [an_entry(streams.SIGNALS, f"{each}-{k}") for each in slices for k in range(2)]
     causes = causes_of(given, done, signals)
-    read = Read(given, done, slices, account or {}, causes, decisions)
+    read = Read(given, done, slices, account or {}, causes, decisions, starts)
     return [f"{step.stream.name} {step.entry[0]}" for step in schedule(read)]
 
 
@@ -83,6 +84,16 @@ def test_the_closing_of_a_position_pins_the_execution_that_caused_it() -> None:
     closing = a_decision("executions 10-0", commands="12-0", signals="7-1")
     found = order_of(commands=("12-0",), executions=("10-0",), slices=(7, 8), decisions=(closing,))
     assert found == ["signals 7", "commands 12", "executions 10", "signals 8"]
+
+
+def test_a_start_parts_what_was_read_before_it_from_what_came_after() -> None:
+    """An executor says how far it had read when it began: with other settings, maybe."""
+    found = order_of(
+        commands=("10-0", "11-0"),
+        executions=("5-0", "6-0"),
+        starts=({"commands": "11-0", "executions": "5-0"},),
+    )
+    assert found == ["executions 5", "commands 10", "commands 11", "executions 6"]
 
 
 def test_decisions_that_contradict_each_other_are_refused() -> None:
