@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 CHUNK_BYTES = 65_536
+
+Watch = Callable[[bytes], None]
+
+
+def _unwatched(_: bytes) -> None:
+    return
 
 
 class Proxy:
     """Passes bytes on, both ways, until it is told otherwise."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, watch: Watch = _unwatched) -> None:
         self.port = 0
+        self._watch = watch  # sees what goes to the server, as it comes
         self._server_port = server_port
         self._is_cut = False
         self._flows = asyncio.Event()
@@ -23,9 +30,9 @@ class Proxy:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, server_port: int) -> AsyncIterator[Proxy]:
+    async def to(cls, server_port: int, watch: Watch = _unwatched) -> AsyncIterator[Proxy]:
         """Open a door on a free port; everything is closed at the end."""
-        proxy = cls(server_port)
+        proxy = cls(server_port, watch)
         server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
         proxy.port = server.sockets[0].getsockname()[1]
         try:
@@ -73,15 +80,18 @@ class Proxy:
         self._writers |= pair
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, server))
+                group.create_task(self._pump(reader, server, self._watch))
                 group.create_task(self._pump(upstream, writer))
         finally:
             self._writers -= pair
             server.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch = _unwatched
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
+                watch(data)
                 await self._flows.wait()
                 writer.write(data)
                 await writer.drain()

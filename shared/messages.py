@@ -205,6 +205,14 @@ class Verdict(StrEnum):
     FLAT = "FLAT"  # no entry was wanted
 
 
+class OpenPosition(StrEnum):
+    """What a flat or opposite signal does to a position: the policy that models were trained with."""
+
+    HOLD = "hold"  # its stop or target ends it
+    CLOSE = "close"
+    REVERSE = "reverse"  # closed, and an allowed opposite entry follows
+
+
 class SignalEmitted(Message):
     """What the models say of one symbol at one slice, with every number that led to it."""
 
@@ -236,6 +244,7 @@ class SignalEmitted(Message):
     ask: Decimal
     synthetic: bool
     real_bars: int
+    open_position: OpenPosition = OpenPosition.HOLD  # of the bundle
 
 
 # --- orders -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
-from services.executor import rules
+from services.executor import exits, rules
 from services.executor.flattening import begun_by_limit
 from services.executor.limits import Limit, LimitName, Rule, number
 from services.executor.losses import memories_after
@@ -29,12 +29,14 @@ from shared.messages import (
     EntryRefused,
     EventReported,
     Message,
+    OpenPosition,
     OrderRequested,
     Severity,
     SignalEmitted,
     Verdict,
 )
 
+_MISMATCH = "the models were trained to {} a position at a flat or opposite signal, this book is set to {}"
 _UNKNOWN_STATE = "the saved state was unreadable; entries begin at the next slice"
 
 
@@ -77,15 +79,16 @@ def decide_slice(
         state = state.model_copy(update={"ledger": after_account(ledger, account, book=policy.book)})
     streak = state.streak.after(ledger.results_as_of(account.execution_number))
     state = state.model_copy(update={"streak": streak})
-    messages: list[Message] = []
+    messages, state = exits.given_up(state, signals[-1], inputs)
+    open_now = {position.position_id for position in account.positions}
+    state = state.model_copy(update={"leaving": tuple(n for n in state.leaving if n in open_now)})
     situation = Situation(signals[-1], account, state, contracts, policy, inputs, is_known)
     if situation.live:
-        messages, situation = _measured(situation)
+        told, situation = _measured(situation)
+        messages += told
     for signal in signals:
-        key = client_order_id(policy.book, close_time, signal.symbol)
-        if signal.verdict is Verdict.ALLOW and key not in situation.state.ledger.requests:
-            message, situation = _decide(key, replace(situation, signal=signal))
-            messages.append(message)
+        decided, situation = _follow(replace(situation, signal=signal))
+        messages += decided
     ledger = situation.state.ledger.without_settled(account.execution_number, close_time)
     return messages, situation.state.model_copy(update={"ledger": ledger})
 
@@ -136,6 +139,29 @@ def _told(rule: Rule[Situation], limit: Limit, situation: Situation) -> EventRep
         text=text,
         details={"limit": limit.name, "equity": str(account.equity), "balance": str(account.balance)},
     )
+
+
+# --- one symbol -----------------------------------------------------------------------------------
+
+
+def _follow(situation: Situation) -> tuple[list[Message], Situation]:
+    """Return what one signal leads to: a closing, and a request now or kept back, or a refusal."""
+    signal, messages = situation.signal, list[Message]()
+    position = exits.leaving(situation)
+    if position is not None:
+        closing, situation = exits.closed(position, situation)
+        messages.append(closing)
+    key = client_order_id(situation.policy.book, signal.close_time, signal.symbol)
+    if signal.verdict is not Verdict.ALLOW or key in situation.state.ledger.requests:
+        return messages, situation
+    if position is None or situation.policy.open_position is not OpenPosition.REVERSE:
+        message, situation = _decide(key, situation)
+        return [*messages, message], situation
+    message, turned = _decide(key, exits.without(position, situation))
+    if not isinstance(message, OrderRequested):
+        return [*messages, message], situation
+    state = exits.kept_back(position, message, turned.state)
+    return messages, replace(situation, state=state)
 
 
 # --- one entry ------------------------------------------------------------------------------------
@@ -205,6 +231,10 @@ def _sized(situation: Situation) -> Sized | _Refusal:
     control, signal = situation.state.control, situation.signal
     if not control.allows_entries:
         return _Refusal(control.state, f"{control.state} by {control.who}: {control.why}")
+    if signal.open_position is not situation.policy.open_position:
+        return _Refusal(
+            "POLICY_MISMATCH", _MISMATCH.format(signal.open_position, situation.policy.open_position)
+        )
     if not situation.is_known:
         return _Refusal("STATE_UNKNOWN", _UNKNOWN_STATE)
     tripped = rules.first_tripped(situation)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from services.executor.control import unreadable
 from services.executor.decisions import decide_slice
+from services.executor.exits import reversed_on
 from services.executor.flattening import after_command, flatten_on
 from services.executor.policy import Policy
 from services.executor.reservations import Ledger, after_execution
@@ -68,13 +69,15 @@ class ExecutorHandlers:
         return messages
 
     async def on_execution(self, execution: ExecutionReported) -> list[Message]:
-        """Settle reservations and positions; while flattening, close what was filled."""
+        """Settle reservations and positions; ask for reversals; while flattening, close what was filled."""
         ledger = after_execution(self._state.ledger, execution, book=self._policy.book)
         if ledger is self._state.ledger:  # read before
             return []
+        inputs = self._streams.last_ids()
         state = self._state.model_copy(update={"ledger": ledger})
-        messages, self._state = flatten_on(state, execution, self._streams.last_ids())
-        return messages
+        turned, state = reversed_on(state, execution, inputs)
+        closed, self._state = flatten_on(state, execution, inputs)
+        return turned + closed
 
     async def on_signal(self, signal: SignalEmitted) -> list[Message] | None:
         """Hold a slice's signals until its last one, then decide them together."""

@@ -10,6 +10,7 @@ from services.executor.limits import LimitName
 from services.executor.losses import Kind, LossRule
 from services.executor.sizing import SizingPolicy
 from shared.errors import InputError
+from shared.messages import OpenPosition
 
 RISK_FRACTION_HARD_MAX = Decimal("0.02")  # no setting goes above it
 
@@ -42,6 +43,7 @@ class Policy:
     rollover_after_min: int = 65
     weekend_before_min: int = 60
     margin_use_max: Decimal = Decimal("0.8")  # of equity
+    open_position: OpenPosition = OpenPosition.HOLD
     valid_for_s: int = 20
     sizing: SizingPolicy = field(default_factory=SizingPolicy)
 

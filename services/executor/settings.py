@@ -16,6 +16,7 @@ from services.executor.policy import RISK_FRACTION_HARD_MAX, Policy
 from services.executor.presets import PRESETS
 from services.executor.sizing import SizingPolicy
 from shared.errors import InputError
+from shared.messages import OpenPosition
 from shared.settings import ServiceSettings
 
 
@@ -61,6 +62,8 @@ class ExecutorSettings(ServiceSettings):
     rollover_before_min: int = Field(default=5, ge=0, le=240)
     rollover_after_min: int = Field(default=65, ge=0, le=240)
     weekend_before_min: int = Field(default=60, ge=0, le=1020)
+    # what a flat or opposite signal does to a position; models trained with another policy are not traded
+    open_position: OpenPosition = OpenPosition.HOLD
     # an order request expires unsent this long after the close of its slice; venue time
     valid_for_s: int = Field(default=20, ge=1, le=240)
     # value of one position, and of all positions and reservations, in times equity
@@ -124,6 +127,7 @@ class ExecutorSettings(ServiceSettings):
             rollover_after_min=self.rollover_after_min,
             weekend_before_min=self.weekend_before_min,
             margin_use_max=self.margin_use_max,
+            open_position=self.open_position,
             valid_for_s=self.valid_for_s,
             sizing=SizingPolicy(
                 position_notional_max=self.position_notional_max,

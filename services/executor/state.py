@@ -11,6 +11,7 @@ from services.executor.limits import LimitName
 from services.executor.losses import LossMemory, LossStanding
 from services.executor.reservations import Ledger
 from services.executor.streaks import Streak
+from shared.messages import OrderRequested
 
 
 class Standing(BaseModel):
@@ -36,3 +37,5 @@ class ExecutorState(BaseModel):
     streak: Streak = Field(default_factory=Streak)
     requested: tuple[AwareDatetime, ...] = ()  # close of each slice that led to a request, of the last hour
     standing: dict[LimitName, Standing] = {}
+    leaving: tuple[int, ...] = ()  # positions that a signal has ended, until they are gone
+    reversals: dict[int, OrderRequested] = {}  # by position: requests that wait for its closing

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from services.inference.actors import Actor, Array, actor_from_arrays
 from shared.errors import InputError
+from shared.messages import OpenPosition
 
 MANIFEST: Final = "manifest.json"
 GUARD_FILE: Final = "guard.txt"
@@ -76,7 +77,7 @@ class Decoding(Frozen):
 class Policies(Frozen):
     """What the models were trained to expect of the executor."""
 
-    open_position: Literal["hold"] = "hold"  # a flat or opposite signal leaves a position to its levels
+    open_position: OpenPosition = OpenPosition.HOLD  # the executor trades with no other
 
 
 class Training(Frozen):

@@ -88,6 +88,7 @@ class InferenceHandlers:
             ask=row.ask,
             synthetic=row.synthetic,
             real_bars=row.real_bars,
+            open_position=manifest.policies.open_position,
         )
 
 

@@ -112,7 +112,7 @@ def test_pickled_arrays_are_refused(tmp_path: Path, files: dict[str, bytes]) -> 
         ("decoding", {"alpha_threshold": 0.0}),
         ("decoding", {"max_risk_fraction": 0.021}),
         ("decoding", {"sl_mult_min": 3.0}),
-        ("policies", {"open_position": "reverse"}),
+        ("policies", {"open_position": "average down"}),
         ("name", "Not A Name"),
         ("surprise", 1),
     ],
