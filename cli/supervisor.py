@@ -70,6 +70,7 @@ class Supervisor:
             "REDIS_URL": self.redis_url,
             "SIM_VENUE_FILE": str(self.venue_file),
             "GATEWAY_JOURNAL": str(folder / "gateway" / "journal.db"),
+            "GATEWAY_TOKEN_DIR": str(folder / "gateway" / "tokens"),
             "GATEWAY_HALT_FILE": str(folder / "HALT"),
             "VENUE_STATE_DIR": str(folder / "venue"),
             "LOG_DIR": str(folder / "logs"),

@@ -113,7 +113,7 @@ class Answers:
         else:
             await self._executions.record(record.request, ExecutionKind.REJECTED, reason=str(error))
         if isinstance(error, SessionEndedError | TokenRefusedError) and self._line.session is not None:
-            self._line.session.link.abort(str(error))  # the next one is authorised again
+            self._line.session.end(str(error))  # the next one is authorised again
 
     # --- what it does not say -------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from services.gateway.timing import Timing
 from shared.bus import BusUnavailableError
 from shared.errors import UnavailableError
 from shared.log import get_logger
-from shared.messages import EventReported, Message, Meta, Severity
+from shared.messages import EventKind, EventReported, Message, Meta, Severity
 
 log = get_logger("gateway.background")
 
@@ -67,12 +67,12 @@ class Alarms:
         self._timing = timing
         self._background = background
 
-    async def tell(self, text: str, severity: Severity) -> None:
+    async def tell(self, text: str, severity: Severity, kind: EventKind = "alarm") -> None:
         """Say it; one that cannot be written is logged, not repeated."""
-        log.warning("gateway.alarm", text=text, severity=severity)
+        log.warning(f"gateway.{kind}", text=text, severity=severity)
         now = self._timing.utc_now()
-        meta = Meta.root(f"{self._bus.book}:gateway:alarm:{text}:{now.isoformat()}", now)
-        event = EventReported(meta=meta, service="gateway", kind="alarm", severity=severity, text=text)
+        meta = Meta.root(f"{self._bus.book}:gateway:{kind}:{text}:{now.isoformat()}", now)
+        event = EventReported(meta=meta, service="gateway", kind=kind, severity=severity, text=text)
         try:
             await self._bus.append(event)
         except BusUnavailableError as error:

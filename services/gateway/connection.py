@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from services.gateway.access import Credentials, open_link
 from services.gateway.desk import Desk
 from services.gateway.feed import Feed
-from services.gateway.link import Received
+from services.gateway.link import Link, Received
 from services.gateway.protocol import oa
-from services.gateway.refusals import CredentialsRefusedError, VenueError
-from services.gateway.session import Credentials, Session
+from services.gateway.refusals import VenueError
+from services.gateway.session import Session
 from services.gateway.transport import Place
 from shared.bus import Bus
-from shared.clock import monotonic_s
-from shared.errors import UnavailableError
+from shared.clock import monotonic_s, utc_now
+from shared.errors import InputError, UnavailableError
 from shared.log import get_logger
 from shared.messages import Severity
 
 log = get_logger("gateway.connection")
 
-HEALTHY_S = 60.0  # a session that lived so long was a good one: the tries are counted from the start again
+HEALTHY_S = 60.0  # a session that stood so long was a good one: the tries are counted from the start again
+SESSIONS_MAX = 3  # on one link, one after the other, none of them healthy
+DUE_LOOK_S = 3_600.0  # another gateway may have refreshed the token meanwhile
 FIRST_QUOTES_S = 5.0
 INBOX_MAX = 200_000  # messages; more than this unread means that we have stopped reading
 
@@ -33,10 +37,15 @@ class Retry:
 
     first_s: float
     tries: int
+    jitter: float = 0.1  # of the delay, more or less: gateways that were cut together do not dial together
+
+    def delay_s(self, number: int) -> float:
+        """Return how long to wait before a try; the first one has the number 1."""
+        return self.first_s * 2.0 ** (number - 1) * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
 
 
 class Connection:
-    """Owns the session; nobody else dials."""
+    """Owns the link and the session; nobody else dials."""
 
     def __init__(
         self,
@@ -53,6 +62,7 @@ class Connection:
         self._feed = feed
         self._symbols = symbols
         self._retry = retry
+        self._ready_s: float | None = None  # since when the session is healthy
         self.trouble = "not connected yet"
 
     async def run(self) -> None:
@@ -64,32 +74,56 @@ class Connection:
         """
         tries = 0
         while True:
-            opened_s = monotonic_s()
             try:
-                await self._one_session()
-            except CredentialsRefusedError:
+                await self._one_link()
+            except InputError as error:
+                await self._tell(f"the venue cannot be used: {error}", Severity.CRITICAL)
                 raise
             except (UnavailableError, VenueError) as error:
                 self.trouble = str(error)
-            tries = 1 if monotonic_s() - opened_s > HEALTHY_S else tries + 1
+            tries = 1 if self._was_healthy() else tries + 1
             if tries > self._retry.tries:
-                await self._desk.alarms.tell(
-                    f"no connection after {self._retry.tries} tries: {self.trouble}", Severity.CRITICAL
-                )
-                raise UnavailableError(f"no connection after {self._retry.tries} tries: {self.trouble}")
-            delay_s = self._retry.first_s * 2 ** (tries - 1)
-            await self._desk.alarms.tell(
-                f"connection lost ({self.trouble}); try {tries} of {self._retry.tries} in {delay_s:g} s",
+                text = f"no connection after {self._retry.tries} tries: {self.trouble}"
+                await self._tell(text, Severity.CRITICAL)
+                raise UnavailableError(text)
+            delay_s = self._retry.delay_s(tries)
+            await self._tell(
+                f"connection lost ({self.trouble}); try {tries} of {self._retry.tries} in {delay_s:.3g} s",
                 Severity.WARNING,
             )
             await asyncio.sleep(delay_s)
 
-    async def _one_session(self) -> None:
-        """Authorise, subscribe, learn the quotes, reconcile, backfill; then pump until the link ends."""
+    def _was_healthy(self) -> bool:
+        """Whether the session that has just ended had stood for long enough; asked once."""
+        ready_s, self._ready_s = self._ready_s, None
+        return ready_s is not None and monotonic_s() - ready_s >= HEALTHY_S
+
+    async def _tell(self, text: str, severity: Severity) -> None:
+        await self._desk.alarms.tell(text, severity, kind="connection")
+
+    async def _one_link(self) -> None:
+        """Keep a session open on one link, again and again when the account alone is dropped."""
         inbox: asyncio.Queue[Received] = asyncio.Queue(INBOX_MAX)
-        place, credentials = self._where()
-        session = await Session.open(place, credentials, self._bus.book, self._symbols, inbox)
-        alive = asyncio.create_task(session.link.keep_alive())
+        place, who = self._where()
+        link = await open_link(place, who, inbox)
+        alive = asyncio.create_task(link.keep_alive())
+        try:
+            short_lived = 0
+            while short_lived < SESSIONS_MAX:
+                session = await self._one_session(link, who, inbox, place.host)
+                await self._tell(f"session lost ({session.why_ended}); authorising again", Severity.WARNING)
+                short_lived = 0 if self._was_healthy() else short_lived + 1
+            raise UnavailableError(f"{SESSIONS_MAX} sessions ended at once: {session.why_ended}")
+        finally:
+            link.abort("the session is over")
+            alive.cancel()
+
+    async def _one_session(
+        self, link: Link, who: Credentials, inbox: asyncio.Queue[Received], host: str
+    ) -> Session:
+        """Authorise, subscribe, learn the quotes, backfill, reconcile; then pump until the session ends."""
+        session = await Session.open(link, who, self._bus.book, self._symbols)
+        due = asyncio.create_task(_end_when_due(session, who))
         try:
             await self._bus.write_contracts(session.contracts)
             await self._desk.account.open(session)
@@ -97,14 +131,17 @@ class Connection:
             await self._first_quotes(session, inbox)
             await self._desk.go_online(session)
             await self._feed.backfill(session)
-            self.trouble = ""
-            log.info("connection.ready", host=place.host, symbols=list(session.contracts))
-            await self._pump(session, inbox)
+            await self._desk.start_trading()
+            await self._tell(f"connected to {host}", Severity.INFO)
+            self.trouble, self._ready_s = "", monotonic_s()
+            await self._pump(session, inbox, due)
         finally:
             self._desk.go_offline()
-            session.link.abort("the session is over")
-            alive.cancel()
-        raise UnavailableError(session.link.why_ended)
+            due.cancel()
+        self.trouble = link.why_ended or session.why_ended
+        if link.ended.is_set():
+            raise UnavailableError(link.why_ended)
+        return session
 
     async def _first_quotes(self, session: Session, inbox: asyncio.Queue[Received]) -> None:
         """Wait for the first quote of every symbol, which tell the venue's time too."""
@@ -127,40 +164,57 @@ class Connection:
         for received in later:
             inbox.put_nowait(received)
 
-    async def _pump(self, session: Session, inbox: asyncio.Queue[Received]) -> None:
-        """Handle what comes, one after the other, in the venue's order, until the link ends."""
-        ended = asyncio.create_task(session.link.ended.wait())
+    async def _pump(self, session: Session, inbox: asyncio.Queue[Received], due: asyncio.Task[None]) -> None:
+        """Handle what comes, one after the other, in the venue's order, until the session ends."""
+        ends = {asyncio.create_task(each.ended.wait()) for each in (session.link, session)}
         try:
-            while (received := await _next(inbox, ended)) is not None:
-                await self._handle(received)
+            while (received := await _next(inbox, {*ends, due})) is not None:
+                await self._handle(received, session)
         finally:
-            ended.cancel()
+            for end in ends:
+                end.cancel()
+        if due.done():
+            due.result()  # raises what it failed with
 
-    async def _handle(self, received: Received) -> None:
-        match received.message:
+    async def _handle(self, received: Received, session: Session) -> None:
+        message = received.message
+        match message:
             case oa.ProtoOASpotEvent():
-                await self._feed.on_spot(received.message)
+                await self._feed.on_spot(message)
             case oa.ProtoOAExecutionEvent():
-                await self._desk.answers.on_execution(received.message)
+                await self._desk.answers.on_execution(message)
             case oa.ProtoOAOrderErrorEvent() | oa.ProtoOAErrorRes():
                 await self._desk.answers.on_refusal(received)
-            case (
-                oa.ProtoOAClientDisconnectEvent()
-                | oa.ProtoOAAccountDisconnectEvent()
-                | oa.ProtoOAAccountsTokenInvalidatedEvent()
-            ):
-                raise UnavailableError(f"the venue ended the session: {type(received.message).__name__}")
+            case oa.ProtoOAAccountsTokenInvalidatedEvent() | oa.ProtoOAAccountDisconnectEvent():
+                if not await session.is_authorised():
+                    session.end(f"the venue has ended the account's session: {_name_of(message)}")
+            case oa.ProtoOAClientDisconnectEvent():
+                session.link.abort(f"the venue ends the connection: {message.reason}")
             case _:
-                self._desk.changes.take(received.message)
+                self._desk.changes.take(message)
 
 
-async def _next(inbox: asyncio.Queue[Received], ended: asyncio.Task[Any]) -> Received | None:
-    """Return what comes next, or None when the link has ended and all that it brought is handled."""
+def _name_of(message: Any) -> str:  # noqa: ANN401 - generated classes have no types
+    return str(message.DESCRIPTOR.name)
+
+
+async def _end_when_due(session: Session, who: Credentials) -> None:
+    """End the session when its token should be refreshed: that is done between two sessions."""
+    while True:
+        left_s = (who.tokens.current().due_at - utc_now()).total_seconds()
+        if left_s <= 0:
+            session.end("the access token is due to be refreshed")
+            return
+        await asyncio.sleep(min(left_s, DUE_LOOK_S))
+
+
+async def _next(inbox: asyncio.Queue[Received], ends: set[asyncio.Task[Any]]) -> Received | None:
+    """Return what comes next, or None when one of the ends has come and all that it left is handled."""
     if not inbox.empty():
         return inbox.get_nowait()
     waiting = asyncio.create_task(inbox.get())
     try:
-        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, *ends}, return_when=asyncio.FIRST_COMPLETED)
         return waiting.result() if waiting.done() else None
     finally:
         waiting.cancel()

@@ -94,6 +94,11 @@ class Desk:
         if self.account.refusal:
             self.alarms.tell_soon(f"{self.account.refusal}: no order will be sent", Severity.CRITICAL)
 
+    async def start_trading(self) -> None:
+        """Let orders leave: the gap is filled, and the books are compared once more behind it."""
+        await self.reconcile.now()
+        self.line.trading.set()
+
     def go_offline(self) -> None:
         """The connection has ended."""
         self.line.go_down()
@@ -143,9 +148,9 @@ class Desk:
         self, request: OrderRequested, control: Command | None
     ) -> tuple[ExecutionKind, str] | None:
         """Return why a request is not sent, or None; waits for a session as long as it is worth it."""
-        if not self.line.up.is_set():
+        if not self.line.trading.is_set():
             left_ms = streams.milliseconds(request.valid_until) - self._timing.now_ms()
-            if await self._timing.within_venue(max(0, left_ms) / 1000, self.line.up):
+            if await self._timing.within_venue(max(0, left_ms) / 1000, self.line.trading):
                 raise UnavailableError("the connection is back: a stop given meanwhile comes first")
             log.warning("order.no_connection", order=request.client_order_id)
         if orders.is_expired(request.valid_until, streams.from_milliseconds(self._timing.now_ms())):

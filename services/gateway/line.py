@@ -13,6 +13,7 @@ class Line:
     def __init__(self) -> None:
         self.session: Session | None = None
         self.up = asyncio.Event()  # the session is open, and its books have been compared with ours
+        self.trading = asyncio.Event()  # the gap of its absence is filled too: orders may leave
         self.sent_here: set[str] = set()  # orders whose answer is still to come on this session
         self.books_asked = asyncio.Event()
 
@@ -24,6 +25,7 @@ class Line:
     def go_down(self) -> None:
         """The session has ended: what was sent on it and not answered is unknown from now on."""
         self.up.clear()
+        self.trading.clear()
         self.session = None
 
     def ask_books(self) -> None:

@@ -142,6 +142,8 @@ class Link:
         finally:
             self._departures.withdraw(waiting)
             del self._open[request_id]
+            if request.answer.done() and not request.answer.cancelled():
+                request.answer.exception()  # so that a failure counts as seen, although nobody waits any more
 
     def _offer(self, request: _Request, urgency: Urgency, kind: int) -> Waiting[_Request]:
         waiting = Waiting(request, kind, urgency)

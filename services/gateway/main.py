@@ -11,15 +11,16 @@ from typing import cast
 from services.gateway.protocol import HOSTS, LOOP, PORT  # first: it installs the reactor
 
 # isort: split
+from services.gateway.access import Credentials
 from services.gateway.bars import SliceAssembler
 from services.gateway.connection import Connection, Retry
 from services.gateway.desk import Desk, Patience
 from services.gateway.feed import Feed
 from services.gateway.handlers import GatewayHandlers
 from services.gateway.journal import Journal
-from services.gateway.session import Credentials
 from services.gateway.settings import GatewaySettings
 from services.gateway.timing import Timing
+from services.gateway.tokens import Tokens
 from services.gateway.transport import Address
 from shared import streams
 from shared.bus import Bus
@@ -39,17 +40,19 @@ def venue_of(settings: GatewaySettings) -> tuple[Address, Credentials]:
     """
     if settings.ct_host_type != "sim":
         assert settings.ct_client_id and settings.ct_client_secret  # noqa: S101, PT018 - the settings have looked
-        assert settings.ct_access_token and settings.ct_account_id  # noqa: S101, PT018
+        assert settings.ct_access_token and settings.ct_refresh_token and settings.ct_account_id  # noqa: S101, PT018
+        given = settings.ct_access_token.get_secret_value(), settings.ct_refresh_token.get_secret_value()
         return Address(HOSTS[settings.ct_host_type], PORT), Credentials(
             settings.ct_client_id,
             settings.ct_client_secret.get_secret_value(),
-            settings.ct_access_token.get_secret_value(),
             settings.ct_account_id,
+            Tokens(settings.token_dir, *given),
+            is_live=settings.ct_host_type == "live",
         )
-    return _simulated(settings.sim_venue_file)
+    return _simulated(settings.sim_venue_file, settings.token_dir)
 
 
-def _simulated(path: Path) -> tuple[Address, Credentials]:
+def _simulated(path: Path, token_dir: Path) -> tuple[Address, Credentials]:
     try:
         told = json.loads(path.read_text())
     except FileNotFoundError:
@@ -57,10 +60,11 @@ def _simulated(path: Path) -> tuple[Address, Credentials]:
             f"SIM_VENUE_FILE {path} is not there: start `tradeguard venue` first"
         ) from None
     try:
-        for name in ("client_secret", "access_token"):
+        for name in ("client_secret", "access_token", "refresh_token"):
             add_secret(told[name])
         address = Address(told["host"], told["port"], Path(told["ca_file"]))
-        who = Credentials(told["client_id"], told["client_secret"], told["access_token"], told["account_id"])
+        tokens = Tokens(token_dir, told["access_token"], told["refresh_token"])
+        who = Credentials(told["client_id"], told["client_secret"], told["account_id"], tokens)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"SIM_VENUE_FILE {path}: not what `tradeguard venue` prints: {error!r}") from error
     return address, who

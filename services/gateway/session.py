@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from services.gateway import terms, translate
-from services.gateway.link import Link, Received
+from services.gateway.access import Credentials, asked, authorise
+from services.gateway.link import Link
 from services.gateway.protocol import oa
-from services.gateway.refusals import AlreadySoError, CredentialsRefusedError, TokenRefusedError
+from services.gateway.refusals import SessionEndedError, TokenRefusedError
 from services.gateway.slices import Bar
 from services.gateway.terms import Trader
-from services.gateway.transport import Place
 from shared.account import Position
 from shared.contracts import Contract
 from shared.errors import InputError
 from shared.log import get_logger
 from shared.messages import Direction
 
-_CHECK = "check CT_CLIENT_ID, CT_CLIENT_SECRET, CT_ACCESS_TOKEN, CT_ACCOUNT_ID"
 _MARKET, _BUY, _SELL = 1, 1, 2
 _CHUNK_MS = 302_400_000  # history is asked for in windows of 3.5 days, the smallest limit known
 _LIST_WINDOW_MS = 6 * 86_400_000
@@ -30,18 +28,8 @@ _BACK_MS_MAX = 60 * 86_400_000  # how far back a history of so many bars may lie
 log = get_logger("gateway.session")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who we are at the venue."""
-
-    client_id: str
-    client_secret: str
-    access_token: str
-    account_id: int
-
-
 class Session:
-    """Open from `Session.open` until its link ends."""
+    """An account's session on a link. Ends with the link, or alone when the venue drops the account."""
 
     def __init__(
         self,
@@ -60,39 +48,19 @@ class Session:
         self._assets = assets
         self._ids = {contract.symbol: symbol_id for symbol_id, contract in contracts.items()}
         self._account_id = account_id
+        self.ended = asyncio.Event()  # the account's session; the link may live on
+        self.why_ended = ""
 
     @classmethod
-    async def open(
-        cls,
-        place: Place,
-        credentials: Credentials,
-        book: str,
-        symbols: Sequence[str],
-        inbox: asyncio.Queue[Received],
-    ) -> Session:
-        """Connect, authorise, learn the terms, subscribe. May be done again on a new link at any time.
+    async def open(cls, link: Link, who: Credentials, book: str, symbols: Sequence[str]) -> Session:
+        """Authorise the account, learn the terms, subscribe. May be done again at any time.
 
         Raises:
             InputError: credentials, account or symbols are wrong: it will not help to try again.
             UnavailableError, VenueError: not now.
         """
-        link = await Link.connect(place, inbox)
-        try:
-            return await cls._authorise(link, credentials, book, symbols)
-        except BaseException:
-            link.abort("the session could not be opened")
-            raise
-
-    @classmethod
-    async def _authorise(cls, link: Link, who: Credentials, book: str, symbols: Sequence[str]) -> Session:
+        await authorise(link, who)
         account = {"ctidTraderAccountId": who.account_id}
-        try:
-            await _asked(
-                link, oa.ProtoOAApplicationAuthReq(clientId=who.client_id, clientSecret=who.client_secret)
-            )
-            await _asked(link, oa.ProtoOAAccountAuthReq(**account, accessToken=who.access_token))
-        except (CredentialsRefusedError, TokenRefusedError) as error:
-            raise CredentialsRefusedError(error.code, f"{error.description}; {_CHECK}") from error
         assets = {a.assetId: a.name for a in (await link.request(oa.ProtoOAAssetListReq(**account))).asset}
         trader = (await link.request(oa.ProtoOATraderReq(**account))).trader
         light = _resolve(symbols, (await link.request(oa.ProtoOASymbolsListReq(**account))).symbol)
@@ -109,15 +77,38 @@ class Session:
         await session._subscribe()
         return session
 
+    def end(self, why: str) -> None:
+        """The account's session is over; the link may be good for another one."""
+        if not self.ended.is_set():
+            self.why_ended = why
+            self.ended.set()
+            log.warning("session.ended", why=why)
+
+    async def is_authorised(self) -> bool:
+        """Whether the account's session still stands: asked, because word of its end may be an old one's."""
+        try:
+            await self._ask(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
+        except (SessionEndedError, TokenRefusedError):
+            return False
+        return True
+
+    async def _ask(self, request: Any) -> Any:  # noqa: ANN401 - generated classes have no types
+        """Ask within the session; an answer that says that it is over ends it."""
+        try:
+            return await self.link.request(request)
+        except (SessionEndedError, TokenRefusedError) as error:
+            self.end(str(error))
+            raise
+
     async def _subscribe(self) -> None:
         account = {"ctidTraderAccountId": self._account_id}
         ids = list(self.by_id)
-        await _asked(
-            self.link, oa.ProtoOASubscribeSpotsReq(**account, symbolId=ids, subscribeToSpotTimestamp=True)
+        await asked(
+            self._ask, oa.ProtoOASubscribeSpotsReq(**account, symbolId=ids, subscribeToSpotTimestamp=True)
         )
         for symbol_id in ids:
-            await _asked(
-                self.link,
+            await asked(
+                self._ask,
                 oa.ProtoOASubscribeLiveTrendbarReq(**account, symbolId=symbol_id, period=translate.M5),
             )
 
@@ -125,7 +116,7 @@ class Session:
 
     async def read_trader(self) -> Trader:
         """Return the account's terms and balance as they are now."""
-        answer = await self.link.request(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
+        answer = await self._ask(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
         return self.trader_of(answer.trader)
 
     def trader_of(self, trader: Any) -> Trader:  # noqa: ANN401
@@ -138,16 +129,16 @@ class Session:
         Returns:
             The terms that have changed, before and now. A symbol that is gone is not enabled any more.
         """
-        asked = [symbol_id for symbol_id in symbol_ids if symbol_id in self.by_id]
-        if not asked:
+        ours = [symbol_id for symbol_id in symbol_ids if symbol_id in self.by_id]
+        if not ours:
             return []
         account = {"ctidTraderAccountId": self._account_id}
-        light = {s.symbolId: s for s in (await self.link.request(oa.ProtoOASymbolsListReq(**account))).symbol}
-        listed = [symbol_id for symbol_id in asked if symbol_id in light]
-        full = (await self.link.request(oa.ProtoOASymbolByIdReq(**account, symbolId=listed))).symbol
+        light = {s.symbolId: s for s in (await self._ask(oa.ProtoOASymbolsListReq(**account))).symbol}
+        listed = [symbol_id for symbol_id in ours if symbol_id in light]
+        full = (await self._ask(oa.ProtoOASymbolByIdReq(**account, symbolId=listed))).symbol
         now = {s.symbolId: terms.contract_of(light[s.symbolId], s, self._assets) for s in full}
         changed = []
-        for symbol_id in asked:
+        for symbol_id in ours:
             before = self.by_id[symbol_id]
             after = now.get(symbol_id, before.model_copy(update={"is_enabled": False}))
             if after != before:
@@ -163,7 +154,7 @@ class Session:
         bars: dict[int, Bar[int]] = {}
         window_end = to_ms
         while len(bars) < count and to_ms - window_end < _BACK_MS_MAX:
-            answer = await self.link.request(
+            answer = await self._ask(
                 oa.ProtoOAGetTrendbarsReq(
                     ctidTraderAccountId=self._account_id,
                     symbolId=self._ids[symbol],
@@ -180,7 +171,7 @@ class Session:
 
     async def positions(self) -> list[Position]:
         """Return all open positions of the account, ours and foreign."""
-        answer = await self.link.request(oa.ProtoOAReconcileReq(ctidTraderAccountId=self._account_id))
+        answer = await self._ask(oa.ProtoOAReconcileReq(ctidTraderAccountId=self._account_id))
         return [translate.position_of(p, self.by_id, self._book) for p in answer.position]
 
     def event(self, message: Any) -> translate.VenueEvent | None:  # noqa: ANN401
@@ -204,7 +195,7 @@ class Session:
         while from_ms <= to_ms:
             window_end = page_end = min(to_ms, from_ms + _LIST_WINDOW_MS)
             while True:
-                answer = await self.link.request(
+                answer = await self._ask(
                     kind(ctidTraderAccountId=self._account_id, fromTimestamp=from_ms, toTimestamp=page_end)
                 )
                 page = getattr(answer, field)
@@ -266,14 +257,6 @@ class Session:
             ),
             f"close:{client_order_id}",
         )
-
-
-async def _asked(link: Link, request: Any) -> None:  # noqa: ANN401
-    """Ask for something that may be so already."""
-    try:
-        await link.request(request)
-    except AlreadySoError as error:
-        log.info("session.already_so", request=request.DESCRIPTOR.name, code=error.code)
 
 
 def _resolve(symbols: Sequence[str], offered: Sequence[Any]) -> dict[int, Any]:

@@ -10,7 +10,13 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.settings import ServiceSettings
 
-_CREDENTIALS = ("ct_client_id", "ct_client_secret", "ct_access_token", "ct_account_id")
+_CREDENTIALS = (
+    "ct_client_id",
+    "ct_client_secret",
+    "ct_access_token",
+    "ct_refresh_token",
+    "ct_account_id",
+)
 
 
 class GatewaySettings(ServiceSettings):
@@ -22,10 +28,13 @@ class GatewaySettings(ServiceSettings):
     ct_client_id: str | None = Field(default=None, validation_alias="CT_CLIENT_ID")
     ct_client_secret: SecretStr | None = Field(default=None, validation_alias="CT_CLIENT_SECRET")
     ct_access_token: SecretStr | None = Field(default=None, validation_alias="CT_ACCESS_TOKEN")
+    ct_refresh_token: SecretStr | None = Field(default=None, validation_alias="CT_REFRESH_TOKEN")
     ct_account_id: int | None = Field(default=None, validation_alias="CT_ACCOUNT_ID")
     # where the simulated venue wrote what its clients need: the first line that `tradeguard venue` prints
     sim_venue_file: Path = Field(default=Path("var/venue/ready.json"), validation_alias="SIM_VENUE_FILE")
 
+    # the token pair of the last refresh; it goes before the environment's until that is changed
+    token_dir: Path = Path("var/gateway/tokens")
     journal: Path = Path("var/gateway/journal.db")
     halt_file: Path = Path("var/HALT")  # while this file exists no order is sent; works without Redis
     warmup_slices: int = Field(default=300, ge=300, le=5000)

@@ -80,7 +80,7 @@ def test_compose_files_are_valid(engine: None) -> None:
         (
             {"CT_HOST_TYPE": "demo", "CT_CLIENT_ID": "1_a", "CT_CLIENT_SECRET": "very-secret"},
             "gateway",
-            "CT_HOST_TYPE=demo needs CT_ACCESS_TOKEN, CT_ACCOUNT_ID too: set them in .env",
+            "CT_HOST_TYPE=demo needs CT_ACCESS_TOKEN, CT_REFRESH_TOKEN, CT_ACCOUNT_ID too: set them in .env",
         ),
         (
             {"INFERENCE_BUNDLE_DIR": "bundles/nowhere"},

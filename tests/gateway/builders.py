@@ -9,13 +9,28 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from services.gateway.access import Credentials
 from services.gateway.journal import Journal
 from services.gateway.slices import Bar
+from services.gateway.tokens import Tokens
+from services.gateway.transport import Address
 from shared import messages as m
 
 D = Decimal
+
 CLOSE = datetime(2025, 1, 7, 7, 20, tzinfo=UTC)
 STEP_MS = 300_000
+
+
+def address_of(ready: dict[str, Any]) -> Address:
+    """Return where a venue is that has said so itself."""
+    return Address(ready["host"], ready["port"], Path(ready["ca_file"]))
+
+
+def credentials_of(ready: dict[str, Any], tokens: Path) -> Credentials:
+    """Return who we are there; the token pairs are kept in that folder."""
+    pair = Tokens(tokens, ready["access_token"], ready["refresh_token"])
+    return Credentials(ready["client_id"], ready["client_secret"], ready["account_id"], pair)
 
 
 def an_id(symbol: str = "EURUSD", *, close: datetime = CLOSE, book: str = "main") -> str:

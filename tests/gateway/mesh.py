@@ -14,6 +14,7 @@ from typing import Any
 
 import redis.asyncio as redis
 
+from services.gateway.access import Credentials
 from services.gateway.bars import SliceAssembler
 from services.gateway.connection import Connection, Retry
 from services.gateway.desk import Desk, Patience
@@ -21,7 +22,7 @@ from services.gateway.feed import Feed
 from services.gateway.handlers import GatewayHandlers
 from services.gateway.journal import Journal
 from services.gateway.orders import Status
-from services.gateway.session import Credentials, Session
+from services.gateway.session import Session
 from services.gateway.timing import Timing
 from services.gateway.transport import Address
 from shared import streams
@@ -36,7 +37,7 @@ from shared.messages import (
     ExecutionReported,
     OrderRequested,
 )
-from tests.gateway.builders import a_journal
+from tests.gateway.builders import a_journal, address_of, credentials_of
 from tests.gateway.loop import until, until_so
 from tests.venue.conftest import a_setting
 from venue.faults import Fault
@@ -150,11 +151,7 @@ class Gateway:
     def _where(self) -> tuple[Address, Credentials]:
         self.dialled += 1
         told = self.place.venue.ready
-        names = ("client_id", "client_secret", "access_token", "account_id")
-        return (
-            Address(told["host"], told["port"], Path(told["ca_file"])),
-            Credentials(*(told[name] for name in names)),
-        )
+        return address_of(told), credentials_of(told, self.place.folder / "tokens")
 
     @property
     def session(self) -> Session:

@@ -11,18 +11,21 @@ import pytest
 
 from services.gateway import link as link_module
 from services.gateway import transport as transport_module
+from services.gateway.access import Credentials, open_link
 from services.gateway.link import AnswerLostError, Link, Received, UnexpectedAnswerError
 from services.gateway.protocol import common, oa, payload_type
 from services.gateway.rate import Limits
 from services.gateway.refusals import RefusedError, TooFastError
-from services.gateway.session import Credentials, Session
+from services.gateway.tokens import Tokens
 from services.gateway.transport import Address, CertificateError
 from shared.clock import monotonic_s
 from shared.errors import InputError, OutcomeUnknownError, UnavailableError
 from tests.gateway.impostor import a_certificate, an_impostor
 from tests.gateway.loop import on_loop, until
 
-SECRETS = Credentials("an-id", "sEcReT-1", "sEcReT-2", 42)
+
+def secrets_of(folder: Path) -> Credentials:
+    return Credentials("an-id", "sEcReT-1", 42, Tokens(folder / "tokens", "sEcReT-2", "sEcReT-3"))
 
 
 # -- who is spoken to
@@ -46,7 +49,7 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
     """Another issuer, another name, an old certificate: each of them may be somebody in between."""
     async with an_impostor(tmp_path, **certificate) as impostor:
         with pytest.raises(CertificateError, match=why) as caught:
-            await Session.open(impostor.address, SECRETS, "main", ("EURUSD",), asyncio.Queue())
+            await open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue())
         assert f"localhost:{impostor.port}: its certificate is refused" in str(caught.value)
         assert "sEcReT" not in str(caught.value)
         await asyncio.sleep(0.05)  # whatever was sent has come by now
@@ -57,9 +60,7 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
 async def test_peer_with_the_right_certificate_is_spoken_to(tmp_path: Path) -> None:
     """The same peer with a good certificate hears us: the test before this one refuses for its reason."""
     async with an_impostor(tmp_path) as impostor:
-        opening = asyncio.create_task(
-            Session.open(impostor.address, SECRETS, "main", ("EURUSD",), asyncio.Queue())
-        )
+        opening = asyncio.create_task(open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue()))
         await until(lambda: impostor.heard)
         assert impostor.kinds() == ["ProtoOAApplicationAuthReq"]
         opening.cancel()

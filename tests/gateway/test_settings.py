@@ -12,6 +12,7 @@ CREDENTIALS = {
     "CT_CLIENT_ID": "an-id",
     "CT_CLIENT_SECRET": "sEcReT-1",
     "CT_ACCESS_TOKEN": "sEcReT-2",
+    "CT_REFRESH_TOKEN": "sEcReT-3",
     "CT_ACCOUNT_ID": "42",
 }
 
@@ -44,7 +45,7 @@ def test_missing_credentials_are_named(host_type: str, monkeypatch: pytest.Monke
     with pytest.raises(InputError) as caught:
         load(GatewaySettings)
     told = str(caught.value)
-    assert f"CT_HOST_TYPE={host_type} needs CT_ACCESS_TOKEN, CT_ACCOUNT_ID too" in told
+    assert f"CT_HOST_TYPE={host_type} needs CT_ACCESS_TOKEN, CT_REFRESH_TOKEN, CT_ACCOUNT_ID too" in told
     assert "sEcReT" not in told
     assert "CT_CLIENT_ID" not in told
 
