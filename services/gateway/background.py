@@ -69,7 +69,8 @@ class Alarms:
 
     async def tell(self, text: str, severity: Severity, kind: EventKind = "alarm") -> None:
         """Say it; one that cannot be written is logged, not repeated."""
-        log.warning(f"gateway.{kind}", text=text, severity=severity)
+        say = log.info if severity is Severity.INFO else log.warning
+        say(f"gateway.{kind}", text=text, severity=severity)
         now = self._timing.utc_now()
         meta = Meta.root(f"{self._bus.book}:gateway:{kind}:{text}:{now.isoformat()}", now)
         event = EventReported(meta=meta, service="gateway", kind=kind, severity=severity, text=text)

@@ -103,7 +103,7 @@ class Link:
         self._check_open()
         self._offer(_Request(common_envelope(message, request_id)), Urgency.ORDER, payload_type(message))
 
-    async def request(self, message: Any, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:  # noqa: ANN401
+    async def request(self, message: Any, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401
         """Ask, at the venue's pace, and return the answer.
 
         Asked too fast all the same, it waits as long as the venue says, and longer each time. The time-out
@@ -116,7 +116,7 @@ class Link:
         """
         for tried in itertools.count(1):
             try:
-                return await self._ask(message, timeout_s)
+                return await self._ask(message, ANSWER_TIMEOUT_S if timeout_s is None else timeout_s)
             except TooFastError as error:
                 pause_s = max(error.retry_after_s or 0.0, TOO_FAST_FIRST_S * 2 ** (tried - 1))
                 self._departures.block(payload_type(message), monotonic_s() + pause_s)

@@ -87,7 +87,7 @@ class Session:
     async def is_authorised(self) -> bool:
         """Whether the account's session still stands: asked, because word of its end may be an old one's."""
         try:
-            await self._ask(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
+            await self.link.request(oa.ProtoOATraderReq(ctidTraderAccountId=self._account_id))
         except (SessionEndedError, TokenRefusedError):
             return False
         return True

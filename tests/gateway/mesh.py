@@ -61,6 +61,12 @@ class Place:
     warmup: int = 5
     book: str = field(default_factory=lambda: f"gw{next(_BOOKS)}")
 
+    tokens: Path | None = None  # of another place, whose grant is shared
+
+    def credentials(self) -> Credentials:
+        """Return who we are at the venue, as the gateway is told at every start."""
+        return credentials_of(self.venue.ready, self.tokens or self.folder / "tokens")
+
     # --- the venue
 
     @property
@@ -120,8 +126,10 @@ class Place:
         return any(words in text for text in await self.alarms())
 
     async def alarms(self) -> list[str]:
-        events: list[EventReported] = [message for _, message in await self.history(streams.EVENTS)]
-        return [event.text for event in events]
+        return [event.text for event in await self.told()]
+
+    async def told(self) -> list[EventReported]:
+        return [message for _, message in await self.history(streams.EVENTS)]
 
     async def read(self) -> redis.Redis:
         return redis.Redis.from_url(self.redis_url, decode_responses=True)
@@ -151,7 +159,7 @@ class Gateway:
     def _where(self) -> tuple[Address, Credentials]:
         self.dialled += 1
         told = self.place.venue.ready
-        return address_of(told), credentials_of(told, self.place.folder / "tokens")
+        return address_of(told), self.place.credentials()
 
     @property
     def session(self) -> Session:

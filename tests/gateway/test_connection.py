@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.gateway import connection as connection_module
+from services.gateway import link as link_module
 from services.gateway.connection import Retry
-from services.gateway.link import Received
+from services.gateway.link import Link, Received
 from services.gateway.main import build
-from services.gateway.protocol import oa
+from services.gateway.protocol import TYPES, oa
 from services.gateway.settings import GatewaySettings
+from services.gateway.tokens import TokenPair
 from shared import streams
 from shared.bus import Output, RedisBus
 from shared.errors import InputError, UnavailableError
-from shared.messages import ExecutionKind
+from shared.messages import ExecutionKind, Severity
 from shared.runtime import Runtime
 from tests.conftest import RedisServer
 from tests.gateway.builders import a_request
 from tests.gateway.loop import on_loop, until, until_so
 from tests.gateway.mesh import M5_MS, SYMBOLS, Gateway, Place, a_gateway, a_place
-from tests.venue.client import logged_in
-from venue.protocol import messages
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("history_at_once")]
 
@@ -36,24 +40,35 @@ async def run_to_its_end(place: Place) -> Gateway:
     return gateway
 
 
+def test_delays_are_those_of_the_policy() -> None:
+    """5, 10, 20, 40 and 80 seconds, a little more or less: those that were cut together dial apart."""
+    retry = Retry(5.0, 5)
+    for number, middle_s in enumerate((5, 10, 20, 40, 80), 1):
+        delays_s = {retry.delay_s(number) for _ in range(50)}
+        assert all(0.9 * middle_s <= delay_s <= 1.1 * middle_s for delay_s in delays_s)
+        assert len(delays_s) > 1
+
+
 @on_loop
 async def test_connection_is_given_up_after_its_tries_with_an_alarm(
-    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, valkey: RedisServer
 ) -> None:
     """Each failed dial counts, each is told with the delay before the next, then the process ends."""
     async with a_place(tmp_path, valkey.url) as place:
-        place.retry = Retry(0.02, 3)
+        place.retry = Retry(0.02, 3, jitter=0.0)
         place.venue.ready["port"] = 1
         with pytest.raises(ExceptionGroup) as caught:
             await run_to_its_end(place)
         assert caught.group_contains(UnavailableError, match="no connection after 3 tries: 127.0.0.1:1")
-        told = await place.alarms()
-        assert [text.rpartition("; ")[2] for text in told[:3]] == [
+        told = await place.told()
+        assert [event.text.rpartition("; ")[2] for event in told[:3]] == [
             "try 1 of 3 in 0.02 s",
             "try 2 of 3 in 0.04 s",
             "try 3 of 3 in 0.08 s",
         ]
-        assert "no connection after 3 tries" in told[3]
+        assert "no connection after 3 tries" in told[3].text
+        assert {event.kind for event in told} == {"connection"}
+        assert [event.severity for event in told] == [Severity.WARNING] * 3 + [Severity.CRITICAL]
 
 
 @on_loop
@@ -64,18 +79,195 @@ async def test_wrong_credentials_end_the_process_at_once(tmp_path: Path, valkey:
         with pytest.raises(ExceptionGroup) as caught:
             await run_to_its_end(place)
         assert caught.group_contains(InputError, match="CT_CLIENT_SECRET")
+        (event,) = await place.told()
+        assert (event.kind, event.severity) == ("connection", Severity.CRITICAL)
+        assert "CT_CLIENT_SECRET" in event.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "says"),
+    [({"client_secret": "wrong"}, 2, "CT_CLIENT_SECRET"), ({"port": 1}, 1, "no connection after 1 tries")],
+)
+@on_loop
+async def test_process_leaves_with_its_status_and_a_notification(
+    tmp_path: Path, valkey: RedisServer, wrong: dict[str, Any], status: int, says: str
+) -> None:
+    """Whoever watches the process sees that it failed, and whoever reads the events sees why."""
+    async with a_place(tmp_path, valkey.url) as place:
+        (tmp_path / "ready.json").write_text(json.dumps(place.venue.ready | wrong))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.gateway.main",
+            stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+            env={
+                **{name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ},
+                "REDIS_URL": valkey.url,
+                "BOOK": place.book,
+                "SIM_VENUE_FILE": str(tmp_path / "ready.json"),
+                "GATEWAY_JOURNAL": str(tmp_path / "journal.db"),
+                "GATEWAY_TOKEN_DIR": str(tmp_path / "tokens"),
+                "GATEWAY_RECONNECT_FIRST_S": "0.05",
+                "GATEWAY_RECONNECT_TRIES": "1",
+            },
+        )  # fmt: skip
+        _, errors = await process.communicate()
+        assert process.returncode == status
+        assert says in errors.decode()
+        assert place.venue.ready["client_secret"] not in errors.decode()
+        (event,) = [event for event in await place.told() if event.severity is Severity.CRITICAL]
+        assert says in event.text
+
+
+# -- what the venue ends
 
 
 @on_loop
-async def test_token_that_is_revoked_ends_the_session_and_then_the_process(
+async def test_account_that_the_venue_drops_is_authorised_again_on_its_connection(
     tmp_path: Path, valkey: RedisServer
 ) -> None:
-    """The venue says so before it goes silent: nobody waits for quotes that cannot come any more."""
+    """The link is good: authorise, subscribe, reconcile, and go on."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        place.fault("account_disconnected")
+        await place.step_until(lambda: gateway.connection.trouble)
+        await until(gateway.is_online)
+        request = a_request(book=place.book)
+        await gateway.protected(request)
+        assert gateway.dialled == 1
+        assert await place.has_alarm("ProtoOAAccountDisconnectEvent); authorising again")
+
+
+@on_loop
+async def test_token_that_is_voided_is_refreshed_and_trading_goes_on(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """The connection stands, the grant stands: only the access token is a new one, and it is kept."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        before = place.credentials().tokens.current()
+        place.fault("token_voided")
+        await place.step_until(lambda: gateway.connection.trouble)
+        await until(gateway.is_online)
+        await gateway.protected(a_request(book=place.book))
+        assert gateway.dialled == 1
+        assert place.credentials().tokens.current().access_token != before.access_token
+
+
+@on_loop
+async def test_token_that_is_due_is_refreshed_between_two_sessions(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """Before it ends, on the same connection, and without a failed try."""
     async with a_place(tmp_path, valkey.url) as place:
-        ready = dict(place.venue.ready)
+        tokens = place.credentials().tokens
+        soon = TokenPair.fresh(place.venue.ready["access_token"], place.venue.ready["refresh_token"], 6.0)
+        tokens.current()
+        tokens.path.write_text(soon.model_dump_json())
+        async with a_gateway(place) as gateway:
+            await until(lambda: tokens.current().access_token != soon.access_token)
+            await until(gateway.is_online)
+            await gateway.protected(a_request(book=place.book))
+            assert gateway.dialled == 1
+            assert await place.has_alarm("due to be refreshed")
+
+
+@on_loop
+async def test_refresh_token_that_somebody_else_has_used_ends_the_process(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """Only a person can grant access again: it is said, once, and nothing is tried for ever."""
+    async with a_place(tmp_path, valkey.url) as place:
+        place.fault("refresh_raced")
         with pytest.raises(ExceptionGroup) as caught:
-            await revoke(place, ready)
-        assert caught.group_contains(InputError, match="CH_ACCESS_TOKEN_INVALID")
+            await void_the_token(place)
+        assert caught.group_contains(InputError, match="refresh token is refused; grant access again")
+
+
+async def void_the_token(place: Place) -> None:
+    async with a_gateway(place) as gateway:
+        place.fault("token_voided")
+        await place.step_until(lambda: gateway.connection.trouble)
+        await asyncio.sleep(10)
+
+
+@on_loop
+async def test_two_gateways_with_one_grant_both_trade_on_after_its_refresh(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """One refreshes, the other takes the pair that it has kept."""
+    async with a_place(tmp_path, valkey.url) as place:
+        other = Place(place.venue, valkey.url, tmp_path / "other", tokens=place.folder / "tokens")
+        other.folder.mkdir()
+        async with a_gateway(place) as first, a_gateway(other) as second:
+            place.fault("token_voided")
+            await place.step_until(lambda: first.connection.trouble and second.connection.trouble)
+            await until(lambda: first.is_online() and second.is_online(), within_s=20)
+            assert (first.dialled, second.dialled) == (1, 1)
+            await first.protected(a_request(book=place.book))
+            await second.protected(a_request("XAUUSD", book=other.book))
+
+
+@pytest.mark.parametrize("fault", ["client_disconnected", "link_dropped", "frame_cut", "symbol_ids_changed"])
+@on_loop
+async def test_connection_that_the_venue_ends_is_opened_again(
+    tmp_path: Path, valkey: RedisServer, fault: str
+) -> None:
+    """With a word or without one, between two messages or within one, and with other names after it."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        place.fault(fault)
+        await place.step_until(lambda: gateway.dialled == 2)
+        await until(gateway.is_online)
+        await gateway.protected(a_request(book=place.book))
+        assert await place.has_alarm("try 1 of 6")
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ("handshake_closed", {}),
+        ("account_auth_unanswered", {}),
+        ("not_routed", {"message": "ProtoOAAccountAuthReq"}),
+        ("rate_limited", {"message": "ProtoOASymbolByIdReq"}),
+        ("request_refused", {"message": "request", "error_code": "SERVER_IS_UNDER_MAINTENANCE"}),
+    ],
+)
+@on_loop
+async def test_session_that_cannot_be_opened_now_is_opened_later(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch, fault: str, how: dict[str, Any]
+) -> None:
+    """A venue that is being restarted turns clients away in many ways."""
+    monkeypatch.setattr(link_module, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(link_module, "TOO_FAST_FIRST_S", 0.05)
+    async with a_place(tmp_path, valkey.url) as place:
+        asked = place.fault(fault, **how)
+        async with a_gateway(place) as gateway:
+            assert asked.fired == 1
+            await gateway.protected(a_request(book=place.book))
+
+
+@on_loop
+async def test_after_a_reconnection_the_gap_is_filled_and_the_books_compared_before_an_order_leaves(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Authorise, subscribe, backfill, reconcile, then trade: in this order, whatever waits."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        asked: list[str] = []
+        offer = Link._offer
+
+        def noting(link: Link, request: Any, urgency: Any, kind: int) -> Any:
+            asked.append(TYPES[kind].DESCRIPTOR.name.removeprefix("ProtoOA"))
+            return offer(link, request, urgency, kind)
+
+        monkeypatch.setattr(Link, "_offer", noting)
+        gateway.cut()
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        await until(lambda: place.opening_orders(request))
+        places = [asked.index(name) for name in ("ApplicationAuthReq", "AccountAuthReq", "SubscribeSpotsReq")]
+        last_backfill = max(i for i, name in enumerate(asked) if name == "GetTrendbarsReq")
+        last_reconcile = max(i for i, name in enumerate(asked) if name == "ReconcileReq")
+        places += [last_backfill, last_reconcile, asked.index("NewOrderReq")]
+        assert places == sorted(places)
+
+
+# -- counting
 
 
 @on_loop
@@ -137,12 +329,6 @@ async def test_what_came_before_the_first_quotes_is_handled_before_what_came_aft
         assert [inbox.get_nowait().message.orderId for _ in range(inbox.qsize())] == [0, 1, 2, 3]
 
 
-async def revoke(place: Place, ready: dict[str, Any]) -> None:
-    async with a_gateway(place), logged_in(ready) as client:
-        await client.ask(messages.ProtoOARefreshTokenReq(refreshToken=ready["refresh_token"]))
-        await asyncio.sleep(10)
-
-
 async def is_well(bus: RedisBus) -> bool:
     health = await bus.health("gateway")
     return (health.get("status"), health.get("detail")) == ("ready", "")
@@ -163,6 +349,7 @@ async def test_service_trades_a_request_once_over_a_restart(
             BOOK=place.book,
             SYMBOLS=",".join(SYMBOLS),
             SIM_VENUE_FILE=ready,
+            token_dir=tmp_path / "tokens",
             venue_speed=0,
         )
         request = a_request(book=place.book)

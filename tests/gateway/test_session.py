@@ -128,7 +128,7 @@ async def test_token_that_is_refused_is_refreshed_and_the_new_pair_kept(tmp_path
         for _ in range(2):
             who = credentials_of(given, tmp_path / "tokens")
             async with a_session(venue, tmp_path, who=who) as (session, _):
-                assert await session.balance() == 10_000
+                assert (await session.read_trader()).balance == 10_000
                 pairs.append(who.tokens.current())
         assert pairs[0] == pairs[1]
         assert pairs[0].access_token not in (given["access_token"], venue.ready["access_token"])
@@ -143,7 +143,7 @@ async def test_token_is_refreshed_before_it_ends(tmp_path: Path, monkeypatch: py
         assert who.tokens.current().access_token == venue.ready["access_token"]
         monkeypatch.setattr(tokens_module, "DUE_AT", 0.0)
         async with a_session(venue, tmp_path, who=who) as (session, _):
-            assert await session.balance() == 10_000
+            assert (await session.read_trader()).balance == 10_000
         assert who.tokens.current().access_token != venue.ready["access_token"]
 
 
@@ -156,7 +156,7 @@ async def test_two_gateways_with_one_grant_refresh_it_once(tmp_path: Path) -> No
         sessions = [a_session(venue, tmp_path, who=who) for who in gateways]
         async with AsyncExitStack() as stack:
             opened = await asyncio.gather(*(stack.enter_async_context(each) for each in sessions))
-            assert [await session.balance() for session, _ in opened] == [10_000] * 4
+            assert [(await session.read_trader()).balance for session, _ in opened] == [10_000] * 4
 
 
 @on_loop
@@ -166,7 +166,7 @@ async def test_session_ends_when_the_venue_says_so_in_any_answer(tmp_path: Path)
         assert await session.is_authorised()
         await session.link.request(oa.ProtoOAAccountLogoutReq(ctidTraderAccountId=venue.ready["account_id"]))
         with pytest.raises(SessionEndedError, match="not authorized"):
-            await session.balance()
+            await session.read_trader()
         assert session.ended.is_set()
         assert not session.link.ended.is_set()
 
