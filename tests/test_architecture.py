@@ -48,8 +48,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "shared": ("bus", "clock", "log", "runtime", "settings"),
     "venue": (
-        "account_answers",  # these four speak the Open API: requests in, answers out
+        "account_answers",  # these six speak the Open API: requests in, answers out
+        "history_answers",
         "price_answers",
+        "symbol_answers",
         "trading_answers",
         "translation",
         "bar_files",  # reads bars

@@ -1,4 +1,4 @@
-"""Answers about who a client is, the account, its symbols and its books."""
+"""Answers about who a client is, and about the account as it stands."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.message import Message
 
 from venue.credentials import ACCESS_TOKEN_LIFE_S
-from venue.money import MONEY_DIGITS, conversion_chain
-from venue.protocol import messages, model
-from venue.records import Deal, Order
+from venue.money import MONEY_DIGITS
+from venue.protocol import flag_of, messages, model
+from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
+from venue.translation import FIRST_MARGIN_CALL
 
 VERSION = "91"
 BROKER = "TradeGuard simulated venue"
 LEVERAGE_SCALE = 100  # leverage is told in cents
-ROWS_MAX = 1_000  # of a list of orders or deals
+RETURN_PROTECTION_ORDERS = 3  # a field of the request that the official package does not know
 
 
 def application_auth(session: Session, request: Request) -> Iterable[Message]:
@@ -91,38 +92,6 @@ def _check_token(session: Session, token: str) -> None:
         raise RequestError("CH_ACCESS_TOKEN_INVALID", "The access token is not valid")
 
 
-def asset_list(session: Session, _: Request) -> Iterable[Message]:
-    """List the currencies and metals."""
-    assets = [
-        model.ProtoOAAsset(assetId=number, name=name, displayName=name, digits=MONEY_DIGITS)
-        for name, number in session.floor.directory.asset_ids.items()
-    ]
-    return [messages.ProtoOAAssetListRes(ctidTraderAccountId=session.account_id, asset=assets)]
-
-
-def symbols_list(session: Session, _: Request) -> Iterable[Message]:
-    """List the symbols."""
-    symbols = [session.floor.translator.light_symbol(symbol) for symbol in session.floor.directory.contracts]
-    return [messages.ProtoOASymbolsListRes(ctidTraderAccountId=session.account_id, symbol=symbols)]
-
-
-def symbol_by_id(session: Session, request: Request) -> Iterable[Message]:
-    """Return the terms of the symbols asked for, in the order asked."""
-    symbols = [session.floor.translator.symbol(symbol_name(session, number)) for number in request.symbolId]
-    return [messages.ProtoOASymbolByIdRes(ctidTraderAccountId=session.account_id, symbol=symbols)]
-
-
-def symbols_for_conversion(session: Session, request: Request) -> Iterable[Message]:
-    """Return the symbols that lead from one asset to another."""
-    directory = session.floor.directory
-    first, last = (directory.assets.get(n) for n in (request.firstAssetId, request.lastAssetId))
-    chain = conversion_chain(directory.contracts, first, last) if first and last else None
-    if chain is None:
-        raise RequestError("INVALID_REQUEST", "No symbols convert these assets")
-    symbols = [session.floor.translator.light_symbol(step.symbol) for step in chain]
-    return [messages.ProtoOASymbolsForConversionRes(ctidTraderAccountId=session.account_id, symbol=symbols)]
-
-
 def trader(session: Session, _: Request) -> Iterable[Message]:
     """Return the account: its balance and its terms."""
     return [messages.ProtoOATraderRes(ctidTraderAccountId=session.account_id, trader=trader_of(session))]
@@ -135,28 +104,32 @@ def trader_of(session: Session) -> model.ProtoOATrader:
         ctidTraderAccountId=session.account_id,
         balance=matching.balance_cents,
         balanceVersion=matching.balance_version,
-        accessRights=model.FULL_ACCESS,
+        accessRights=model.ProtoOAAccessRights.Value(matching.terms.access),
         depositAssetId=session.floor.directory.asset_ids[matching.terms.deposit_asset],
-        swapFree=True,
+        swapFree=matching.terms.swap_free,
         leverageInCents=matching.terms.leverage * LEVERAGE_SCALE,
-        totalMarginCalculationType=model.SUM,
+        totalMarginCalculationType=model.ProtoOATotalMarginCalculationType.Value(matching.terms.margin_sum),
         maxLeverage=matching.terms.leverage,
         traderLogin=session.floor.credentials.trader_login,
-        accountType=model.HEDGED,
+        accountType=model.ProtoOAAccountType.Value(matching.terms.kind),
         brokerName=BROKER,
+        registrationTimestamp=session.floor.ledger.opened_ms(),
         isLimitedRisk=False,
         moneyDigits=MONEY_DIGITS,
     )
 
 
-def reconcile(session: Session, _: Request) -> Iterable[Message]:
-    """Return the open positions and the orders that wait for their fill."""
+def reconcile(session: Session, request: Request) -> Iterable[Message]:
+    """Return the open positions and the orders that wait; protective ones only if asked for."""
     matching, translator = session.floor.exchange.matching, session.floor.translator
+    orders = list(matching.orders.values())
+    if flag_of(request, RETURN_PROTECTION_ORDERS):
+        orders += matching.protective.values()
     return [
         messages.ProtoOAReconcileRes(
             ctidTraderAccountId=session.account_id,
             position=[translator.position(each) for each in matching.positions.values()],
-            order=[translator.order(each) for each in matching.orders.values()],
+            order=[translator.order(each) for each in orders],
         )
     ]
 
@@ -178,67 +151,49 @@ def unrealized(session: Session, _: Request) -> Iterable[Message]:
     ]
 
 
-def order_list(session: Session, request: Request) -> Iterable[Message]:
-    """Return the orders last changed in a window, newest first."""
-    orders = session.floor.ledger.between(Order, request.fromTimestamp, request.toTimestamp, ROWS_MAX + 1)
+def expected_margin(session: Session, request: Request) -> Iterable[Message]:
+    """Return what volumes would bind on each side, on top of what is open."""
+    symbol, valuer = symbol_name(session, request.symbolId), session.floor.exchange.matching.valuer
+    if not valuer.can_value(symbol):
+        raise RequestError("NO_QUOTES", f"No quotes for {symbol}")
+    if any(volume <= 0 for volume in request.volume):
+        raise RequestError("INVALID_REQUEST", "A volume is above 0")
+    margins = [
+        model.ProtoOAExpectedMargin(
+            volume=volume,
+            buyMargin=valuer.margin_cents(symbol, volume, Side.BUY),
+            sellMargin=valuer.margin_cents(symbol, volume, Side.SELL),
+        )
+        for volume in request.volume
+    ]
     return [
-        messages.ProtoOAOrderListRes(
-            ctidTraderAccountId=session.account_id,
-            order=[session.floor.translator.order(order) for order in orders[:ROWS_MAX]],
-            hasMore=len(orders) > ROWS_MAX,
+        messages.ProtoOAExpectedMarginRes(
+            ctidTraderAccountId=session.account_id, margin=margins, moneyDigits=MONEY_DIGITS
         )
     ]
 
 
-def deal_list(session: Session, request: Request) -> Iterable[Message]:
-    """Return the deals of a window, newest first."""
-    rows = min(request.maxRows or ROWS_MAX, ROWS_MAX)
-    deals = session.floor.ledger.between(Deal, request.fromTimestamp, request.toTimestamp, rows + 1)
+def margin_call_list(session: Session, _: Request) -> Iterable[Message]:
+    """Return the margin levels of which the client is told."""
+    calls = session.floor.exchange.matching.book.margin_calls.values()
     return [
-        messages.ProtoOADealListRes(
-            ctidTraderAccountId=session.account_id,
-            deal=[session.floor.translator.deal(deal) for deal in deals[:rows]],
-            hasMore=len(deals) > rows,
+        messages.ProtoOAMarginCallListRes(
+            marginCall=[session.floor.translator.margin_call(call) for call in calls],
         )
     ]
 
 
-def deals_of_position(session: Session, request: Request) -> Iterable[Message]:
-    """Return all deals of one position."""
-    deals = session.floor.ledger.of_position(Deal, request.positionId)
+def margin_call_update(session: Session, request: Request) -> Iterable[Message]:
+    """Set a margin level of which the client is told."""
+    call = session.floor.exchange.set_margin_call(
+        request.marginCall.marginCallType - FIRST_MARGIN_CALL + 1,
+        request.marginCall.marginLevelThreshold * 100,
+    )
     return [
-        messages.ProtoOADealListByPositionIdRes(
-            ctidTraderAccountId=session.account_id,
-            deal=[session.floor.translator.deal(deal) for deal in deals],
-            hasMore=False,
-        )
-    ]
-
-
-def orders_of_position(session: Session, request: Request) -> Iterable[Message]:
-    """Return all orders of one position."""
-    orders = session.floor.ledger.of_position(Order, request.positionId)
-    return [
-        messages.ProtoOAOrderListByPositionIdRes(
-            ctidTraderAccountId=session.account_id,
-            order=[session.floor.translator.order(order) for order in orders],
-            hasMore=False,
-        )
-    ]
-
-
-def order_details(session: Session, request: Request) -> Iterable[Message]:
-    """Return one order with its deals."""
-    order = session.floor.ledger.find(Order, request.orderId)
-    if order is None:
-        raise RequestError("ORDER_NOT_FOUND", f"Order not found with id {request.orderId}")
-    deals = session.floor.ledger.of_position(Deal, order.position_id)
-    return [
-        messages.ProtoOAOrderDetailsRes(
-            ctidTraderAccountId=session.account_id,
-            order=session.floor.translator.order(order),
-            deal=[session.floor.translator.deal(deal) for deal in deals if deal.order_id == order.order_id],
-        )
+        messages.ProtoOAMarginCallUpdateRes(),
+        messages.ProtoOAMarginCallUpdateEvent(
+            ctidTraderAccountId=session.account_id, marginCall=session.floor.translator.margin_call(call)
+        ),
     ]
 
 
@@ -249,16 +204,10 @@ ANSWERS: Mapping[str, AnswerTo] = {
     "ProtoOAAccountAuthReq": account_auth,
     "ProtoOARefreshTokenReq": refresh_token,
     "ProtoOAAccountLogoutReq": account_logout,
-    "ProtoOAAssetListReq": asset_list,
-    "ProtoOASymbolsListReq": symbols_list,
-    "ProtoOASymbolByIdReq": symbol_by_id,
-    "ProtoOASymbolsForConversionReq": symbols_for_conversion,
     "ProtoOATraderReq": trader,
     "ProtoOAReconcileReq": reconcile,
     "ProtoOAGetPositionUnrealizedPnLReq": unrealized,
-    "ProtoOAOrderListReq": order_list,
-    "ProtoOADealListReq": deal_list,
-    "ProtoOADealListByPositionIdReq": deals_of_position,
-    "ProtoOAOrderListByPositionIdReq": orders_of_position,
-    "ProtoOAOrderDetailsReq": order_details,
+    "ProtoOAExpectedMarginReq": expected_margin,
+    "ProtoOAMarginCallListReq": margin_call_list,
+    "ProtoOAMarginCallUpdateReq": margin_call_update,
 }

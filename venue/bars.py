@@ -85,6 +85,13 @@ class BarStore:
         index = int(np.searchsorted(opens, from_ms))
         return int(opens[index]) if index < opens.size else None
 
+    def opens(self, symbol: str, from_ms: int, to_ms: int) -> list[int]:
+        """Return when the bars open that do so in [from_ms, to_ms], ascending."""
+        opens = self._series[symbol].open_time_ms
+        first, end = np.searchsorted(opens, (from_ms, to_ms + 1)).tolist()
+        found: list[int] = opens[first:end].tolist()
+        return found
+
     def _path(self, series: BarSeries, index: int) -> QuotePath:
         open_ms = int(series.open_time_ms[index])
         return quote_path(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from shared.contracts import CommissionKind, Contract
+from venue.terms import Charges, Swap, SwapKind, Tier
 
 SYMBOLS = ("EURUSD", "GBPUSD", "USDJPY", "USDCHF", "XAUUSD")
 LEVERAGE = Decimal(100)  # account leverage 1:100
@@ -55,4 +56,22 @@ BASE_SPREAD = {
     "USDJPY": Decimal("0.010"),
     "USDCHF": Decimal("0.00013"),
     "XAUUSD": Decimal("0.30"),
+}
+
+# US dollars a side and the leverage up to there; assumed, after the order of what brokers publish.
+_PAIR_TIERS = (Tier(2_000_000, 500), Tier(10_000_000, 200), Tier(50_000_000, 50))
+_METAL_TIERS = (Tier(1_000_000, 200), Tier(5_000_000, 50), Tier(20_000_000, 20))
+
+
+def _pair_charges(long: str, short: str) -> Charges:
+    return Charges(swap=Swap(Decimal(long), Decimal(short)), tiers=_PAIR_TIERS)
+
+
+# Swaps in pips a night, gold's in percent a year; assumed: their signs follow the rates' differences.
+CHARGES = {
+    "EURUSD": _pair_charges("-0.85", "0.30"),
+    "GBPUSD": _pair_charges("-0.40", "-0.25"),
+    "USDJPY": _pair_charges("0.90", "-1.90"),
+    "USDCHF": _pair_charges("0.60", "-1.20"),
+    "XAUUSD": Charges(swap=Swap(Decimal("-5.5"), Decimal("1.5"), SwapKind.PERCENTAGE), tiers=_METAL_TIERS),
 }

@@ -10,6 +10,7 @@ from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, ROLL_HOUR
 FIRST_SYMBOL_ID = 1101
 SYMBOL_ID_STEP = 7
 FIRST_ASSET_ID = 31
+FIRST_LEVERAGE_ID = 51
 FOREX_CATEGORY_ID = 1
 METALS_CATEGORY_ID = 2
 
@@ -25,9 +26,14 @@ class Directory:
         self.contracts = contracts
         self._next_symbol_id = FIRST_SYMBOL_ID
         self.renumber()
+        self.leverages = {FIRST_LEVERAGE_ID + rank: symbol for rank, symbol in enumerate(contracts)}
         names = [name for each in contracts.values() for name in (each.base_asset, each.quote_asset)]
         self.asset_ids = {name: FIRST_ASSET_ID + rank for rank, name in enumerate(dict.fromkeys(names))}
         self.assets = {number: name for name, number in self.asset_ids.items()}
+
+    def leverage_id(self, symbol: str) -> int:
+        """Return the number under which a symbol's leverage can be asked for."""
+        return next(number for number, name in self.leverages.items() if name == symbol)
 
     def renumber(self) -> None:
         """Give every symbol an id that none had before."""

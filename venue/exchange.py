@@ -270,7 +270,7 @@ class Exchange:
             raise
         return self._answer(executions)
 
-    def deposit(self, amount_cents: int) -> None:
+    async def deposit(self, amount_cents: int) -> None:
         """Put money into the account, or take it out, and tell its clients.
 
         Raises:
@@ -280,6 +280,7 @@ class Exchange:
         self._commit(self.playback.time_ms)
         if self.listener is not None:
             self.listener.on_notice(notice)
+            await self.listener.flush()
 
     def set_margin_call(self, call_id: int, threshold_percent: float) -> MarginCall:
         """Say at which margin level the client wants to be told.

@@ -40,12 +40,13 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_by_time ON records (book, at_ms);
 CREATE INDEX IF NOT EXISTS records_by_position ON records (book, position_id);
 CREATE INDEX IF NOT EXISTS records_by_revision ON records (book, revision);
+CREATE INDEX IF NOT EXISTS deals_by_order ON records (json_extract(body, '$.order_id')) WHERE book = 'Deal';
 CREATE INDEX IF NOT EXISTS records_standing ON records (book) WHERE standing = 1;
 """
 _UPSERT = """
 INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (book, id) DO UPDATE SET revision = excluded.revision, at_ms = excluded.at_ms,
-    standing = excluded.standing, body = excluded.body
+    position_id = excluded.position_id, standing = excluded.standing, body = excluded.body
 """
 _SET_MARK = "INSERT INTO marks VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
@@ -125,18 +126,32 @@ class Ledger:
         found = self._read(kind, query, kind.__name__, record_id)
         return found[0] if found else None
 
-    def between(self, kind: type[RecordT], from_ms: int, to_ms: int, limit: int) -> list[RecordT]:
-        """Return at most `limit` records last changed in [from_ms, to_ms], newest first."""
+    def between(self, kind: type[RecordT], from_ms: int, to_ms: int, limit: int | None) -> list[RecordT]:
+        """Return at most `limit` records (None: all) last changed in [from_ms, to_ms], newest first."""
         query = (
             "SELECT body FROM records WHERE book = ? AND at_ms BETWEEN ? AND ?"
             " ORDER BY at_ms DESC, id DESC LIMIT ?"
         )
-        return self._read(kind, query, kind.__name__, from_ms, to_ms, limit)
+        return self._read(kind, query, kind.__name__, from_ms, to_ms, -1 if limit is None else limit)
 
     def of_position(self, kind: type[RecordT], position_id: int) -> list[RecordT]:
         """Return the orders, deals or stop changes of one position, newest first."""
         query = "SELECT body FROM records WHERE book = ? AND position_id = ? ORDER BY id DESC"
         return self._read(kind, query, kind.__name__, position_id)
+
+    def of_order(self, order_id: int) -> list[Deal]:
+        """Return the deals of one order, newest first."""
+        query = (
+            "SELECT body FROM records WHERE book = 'Deal' AND json_extract(body, '$.order_id') = ?"
+            " ORDER BY id DESC"
+        )
+        return self._read(Deal, query, order_id)
+
+    def opened_ms(self) -> int:
+        """Return when the account got its first money, 0 if it has none yet."""
+        query = "SELECT MIN(at_ms) FROM records WHERE book = ?"
+        (first_ms,) = self._db.execute(query, (BalanceChange.__name__,)).fetchone()
+        return int(first_ms or 0)
 
     def last_id(self, kind: type[Record]) -> int:
         """Return the highest id given to a record of this kind, 0 if there is none."""
@@ -144,8 +159,8 @@ class Ledger:
         return int(self._db.execute(query, (kind.__name__,)).fetchone()[0])
 
     def last_position_id(self) -> int:
-        """Return the highest position id given to an order, 0 if there is none."""
-        query = "SELECT COALESCE(MAX(position_id), 0) FROM records WHERE book = 'Order'"
+        """Return the highest position id given to an order or a position, 0 if there is none."""
+        query = "SELECT COALESCE(MAX(position_id), 0) FROM records WHERE book IN ('Order', 'Position')"
         return int(self._db.execute(query).fetchone()[0])
 
     def balance(self) -> BalanceChange | None:

@@ -19,7 +19,7 @@ from shared.clock import monotonic_s
 from shared.errors import InputError, UnavailableError
 from shared.settings import exit_with, load
 from venue.bars import BarStore
-from venue.book import CONTRACTS
+from venue.book import CHARGES, CONTRACTS
 from venue.certificates import CA_NAME, server_context
 from venue.control import ControlDoor
 from venue.credentials import Credentials, load_credentials
@@ -27,6 +27,7 @@ from venue.directory import Directory
 from venue.exchange import Exchange, Pace, Stepped
 from venue.faults import Faults, faults_of
 from venue.ledger import Ledger
+from venue.liquidity import Liquidity
 from venue.market_files import open_files, open_synthetic, start_ms
 from venue.matching import Matching
 from venue.money import CENTS
@@ -128,18 +129,40 @@ def _exchange(settings: VenueSettings, ledger: Ledger) -> Exchange:
     marked = ledger.mark("time_ms")
     time_ms = begin_ms - 1 if marked is None else int(marked)
     faults = _faults(settings)
-    terms = Terms(
-        CONTRACTS, leverage=settings.leverage, latency_ms=settings.latency_ms, commission=settings.commission
-    )
     pace: Pace = Paced(time_ms, settings.speed) if settings.speed else Stepped()
     return Exchange.resume(
         Playback(store, time_ms),
-        Matching(terms, protection_delay_ms=faults.protection_delay_ms),
+        Matching(
+            _terms(settings),
+            liquidity=_liquidity(settings),
+            protection_delay_ms=faults.protection_delay_ms,
+        ),
         ledger,
         faults,
         pace,
         deposit_cents=int(settings.initial_balance * CENTS),
     )
+
+
+def _terms(settings: VenueSettings) -> Terms:
+    """Return the rules under which the account trades."""
+    return Terms(
+        CONTRACTS,
+        charges=CHARGES,
+        deposit_asset=settings.deposit_asset,
+        leverage=settings.leverage,
+        margin_sum=settings.margin_sum,
+        stop_out_percent=settings.stop_out_percent,
+        latency_ms=settings.latency_ms,
+        commission=settings.commission,
+        swap_free=settings.swap_free,
+        conversion_fee=settings.conversion_fee,
+    )
+
+
+def _liquidity(settings: VenueSettings) -> Liquidity:
+    """Return the depth behind the quotes; its draws come from the market's seed."""
+    return Liquidity(settings.seed, settings.slippage_ticks_max, settings.partial_fill_fraction)
 
 
 def _faults(settings: VenueSettings) -> Faults:

@@ -79,6 +79,10 @@ class Playback:
             count -= len(last)
         return self.store.bars(symbol, from_ms, min(to_ms + 1, slice_ms), count) + last
 
+    def spots(self, symbol: str, open_ms: int) -> list[Spot]:
+        """Return all quotes of one bar, played or not."""
+        return _spots(self.store, symbol, open_ms)
+
     def quoted_in_slice(self) -> dict[str, bool]:
         """Tell for each symbol whether the bar that covers the present has begun."""
         slice_ms = self.time_ms // M5_MS * M5_MS

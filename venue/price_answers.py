@@ -6,33 +6,63 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from venue.protocol import messages, model
+from venue.calendar import DAY_MS
+from venue.past import Tick, bars, ticks
+from venue.periods import Period
+from venue.protocol import messages, model, set_flag
+from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
 from venue.translation import trendbar
 
 HISTORY_BARS_MAX = 10_080  # five weeks of M5
-HISTORY_WINDOW_MS_MAX = 3_024_000_000
+TICK_WINDOW_MS_MAX = 7 * DAY_MS
+HAS_MORE = 7  # a field of the answer that the official package does not know
 TIMESTAMP_MS_MAX = 2_147_483_646_000
 
 
 def trendbars(session: Session, request: Request) -> Iterable[Message]:
     """Return history: the last bars up to a time, or those of a window."""
     symbol = symbol_name(session, request.symbolId)
-    _check_period(request.period)
+    period = Period(model.ProtoOATrendbarPeriod.Name(request.period))
     from_ms, to_ms = request.fromTimestamp, min(request.toTimestamp, TIMESTAMP_MS_MAX)
-    count = min(request.count or HISTORY_BARS_MAX, HISTORY_BARS_MAX)
+    count = None
     if request.HasField("count"):
-        from_ms = 0
-    elif from_ms > to_ms or to_ms - from_ms > HISTORY_WINDOW_MS_MAX:
-        raise RequestError("INCORRECT_BOUNDARIES", "fromTimestamp to toTimestamp is not a window of 5 weeks")
-    bars = session.floor.exchange.playback.history(symbol, from_ms, to_ms, count)
+        from_ms, count = 0, min(request.count, HISTORY_BARS_MAX)
+    elif from_ms > to_ms or to_ms - from_ms > period.window_ms_max:
+        raise RequestError(
+            "INCORRECT_BOUNDARIES",
+            f"fromTimestamp to toTimestamp is not a window of {period.window_ms_max} ms at most",
+        )
+    page = bars(session.floor.exchange.playback, symbol, period, from_ms, to_ms, count)
+    answer = messages.ProtoOAGetTrendbarsRes(
+        ctidTraderAccountId=session.account_id,
+        period=request.period,
+        timestamp=request.toTimestamp,
+        trendbar=[trendbar(bar) for bar in page.bars],
+        symbolId=request.symbolId,
+    )
+    if page.has_more:
+        set_flag(answer, HAS_MORE)
+    return [answer]
+
+
+def tick_data(session: Session, request: Request) -> Iterable[Message]:
+    """Return a side's changes in a week at most, newest first, each as the difference to the one before."""
+    symbol = symbol_name(session, request.symbolId)
+    from_ms, to_ms = request.fromTimestamp, min(request.toTimestamp, TIMESTAMP_MS_MAX)
+    if from_ms > to_ms or to_ms - from_ms > TICK_WINDOW_MS_MAX:
+        raise RequestError("INCORRECT_BOUNDARIES", "fromTimestamp to toTimestamp is not a week at most")
+    side = Side.BUY if request.type == model.ASK else Side.SELL
+    found, has_more = ticks(session.floor.exchange.playback, symbol, side, from_ms, to_ms)
+    data, before = [], Tick(0, 0)
+    for tick in found:
+        data.append(
+            model.ProtoOATickData(timestamp=tick.time_ms - before.time_ms, tick=tick.price - before.price)
+        )
+        before = tick
     return [
-        messages.ProtoOAGetTrendbarsRes(
-            ctidTraderAccountId=session.account_id,
-            period=request.period,
-            timestamp=request.toTimestamp,
-            trendbar=[trendbar(bar) for bar in bars],
-            symbolId=request.symbolId,
+        messages.ProtoOAGetTickDataRes(
+            ctidTraderAccountId=session.account_id, tickData=data, hasMore=has_more
         )
     ]
 
@@ -101,11 +131,12 @@ def _check_spots(session: Session, symbol: str) -> None:
 
 def _check_period(period: int) -> None:
     if period != model.M5:
-        raise RequestError("INVALID_REQUEST", "This venue has bars of the period M5 only")
+        raise RequestError("INVALID_REQUEST", "This venue streams bars of the period M5 only")
 
 
 ANSWERS: Mapping[str, AnswerTo] = {
     "ProtoOAGetTrendbarsReq": trendbars,
+    "ProtoOAGetTickDataReq": tick_data,
     "ProtoOASubscribeSpotsReq": subscribe_spots,
     "ProtoOAUnsubscribeSpotsReq": unsubscribe_spots,
     "ProtoOASubscribeLiveTrendbarReq": subscribe_bars,

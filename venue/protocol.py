@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import uvloop
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 # Importing the official package starts its client module, which installs a Twisted reactor: the one
 # for asyncio must be there before, or a process that runs Twisted on its own loop cannot use both.
@@ -34,11 +35,13 @@ __all__ = [
     "common",
     "decode",
     "encode",
+    "flag_of",
     "messages",
     "model",
     "pack",
     "payload_type",
     "read_envelope",
+    "set_flag",
 ]
 
 Generated: TypeAlias = Any  # a message: the generated classes carry no types
@@ -94,6 +97,18 @@ def pack(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:
         envelope.clientMsgId = client_msg_id
     frame = envelope.SerializeToString()
     return _LENGTH.pack(len(frame)) + bytes(frame)
+
+
+def flag_of(message: Message, number: int) -> bool:
+    """Tell whether a bool that the package's definitions lack is set, by its field's number."""
+    unknown = UnknownFieldSet(message)
+    fields = (unknown[index] for index in range(len(unknown)))
+    return any(field.field_number == number and bool(field.data) for field in fields)
+
+
+def set_flag(message: Message, number: int) -> None:
+    """Set a bool that the package's definitions lack, by its field's number (below 16)."""
+    message.MergeFromString(bytes([number << 3, 1]))
 
 
 async def read_envelope(reader: asyncio.StreamReader) -> common.ProtoMessage:

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from shared.clock import monotonic_s
-from venue import account_answers, price_answers, trading_answers
+from venue import account_answers, history_answers, price_answers, symbol_answers, trading_answers
 from venue.exchange import Answer
 from venue.faults import Fault
 from venue.incidents import Incidents
@@ -28,7 +28,13 @@ from venue.translation import spot_event
 
 log = logging.getLogger(__name__)
 
-ANSWERS = {**account_answers.ANSWERS, **price_answers.ANSWERS, **trading_answers.ANSWERS}
+ANSWERS = {
+    **account_answers.ANSWERS,
+    **history_answers.ANSWERS,
+    **price_answers.ANSWERS,
+    **symbol_answers.ANSWERS,
+    **trading_answers.ANSWERS,
+}
 
 HEARTBEAT_AFTER_S = 25.0  # of the venue's own silence
 CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps

@@ -271,4 +271,12 @@ def symbol_name(session: Session, number: int) -> str:
     return symbol
 
 
-_HISTORY = frozenset({"ProtoOAGetTrendbarsReq", "ProtoOADealListReq", "ProtoOAOrderListReq"})
+_HISTORY = frozenset(
+    {
+        "ProtoOAGetTickDataReq",
+        "ProtoOACashFlowHistoryListReq",
+        "ProtoOAGetTrendbarsReq",
+        "ProtoOADealListReq",
+        "ProtoOAOrderListReq",
+    }
+)

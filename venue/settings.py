@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from venue.terms import MarginSum
 
 
 class VenueSettings(BaseSettings):
@@ -39,7 +41,14 @@ class VenueSettings(BaseSettings):
 
     initial_balance: Decimal = Field(default=Decimal(10_000), gt=0, le=Decimal(10**9), decimal_places=2)
     leverage: int = Field(default=100, ge=1, le=1_000)
+    deposit_asset: Literal["USD", "EUR", "GBP", "JPY", "CHF"] = "USD"
+    margin_sum: MarginSum = MarginSum.SUM
+    stop_out_percent: int = Field(default=50, ge=0, le=99)  # margin level at which positions are closed
     commission: bool = True
+    swap_free: bool = False
+    conversion_fee: Decimal = Field(default=Decimal(0), ge=0, le=Decimal("0.05"))  # of a gross result
+    slippage_ticks_max: int = Field(default=0, ge=0, le=1_000)
+    partial_fill_fraction: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)  # of the quotes
     latency_ms: int = Field(default=130, ge=0, le=60_000)  # from an order's arrival to the earliest fill
 
     @field_validator("names", mode="before")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import Message
 
 from shared.contracts import POINTS_PER_UNIT, CommissionKind, Contract
 from venue.bars import Bar
+from venue.calendar import DAY_MS, MINUTE_MS, next_roll_ms
 from venue.directory import (
     FOREX_CATEGORY_ID,
     METALS_CATEGORY_ID,
@@ -33,12 +36,13 @@ from venue.records import (
     StopTrailed,
     SwapCharged,
 )
+from venue.terms import Charges, Terms
 from venue.ticks import tick_points
 
-MINUTE_MS = 60_000
 FIRST_MARGIN_CALL = int(model.MARGIN_LEVEL_THRESHOLD_1)
 _DEAL_STATUS = {DealStatus.FILLED: model.FILLED, DealStatus.PARTIALLY_FILLED: model.PARTIALLY_FILLED}
 _RATE_SCALE = 10**8  # of a precise commission rate
+_FEE_SCALE = 10**4  # of the conversion fee: 1 is 0.01 %
 _PERCENT_SCALE = 10**5  # of one that is a percentage
 _COMMISSION_TYPES = {
     CommissionKind.USD_PER_MILLION_USD: model.USD_PER_MILLION_USD,
@@ -272,8 +276,8 @@ class Translator:
             description=f"{contract.base_asset} against {contract.quote_asset}",
         )
 
-    def symbol(self, symbol: str) -> model.ProtoOASymbol:
-        """Return a symbol's terms."""
+    def symbol(self, symbol: str, terms: Terms, now_ms: int) -> model.ProtoOASymbol:
+        """Return a symbol's terms; the day's end is told in UTC, as it falls today."""
         contract = self._directory.contracts[symbol]
         percentage = contract.commission_kind is CommissionKind.PERCENTAGE_OF_VALUE
         rate = contract.commission_rate * (_PERCENT_SCALE if percentage else _RATE_SCALE)
@@ -284,8 +288,10 @@ class Translator:
             pipPosition=contract.pip_position,
             enableShortSelling=True,
             guaranteedStopLoss=False,
-            swapLong=0.0,
-            swapShort=0.0,
+            leverageId=self._directory.leverage_id(symbol),
+            pnlConversionFeeRate=int(terms.conversion_fee * _FEE_SCALE),
+            **_swap_fields(terms, symbol, now_ms),
+            **_min_commission_fields(terms.charges_of(symbol)),
             minVolume=_cents(contract, "min_volume_units"),
             maxVolume=_cents(contract, "max_volume_units"),
             stepVolume=_cents(contract, "step_volume_units"),
@@ -317,6 +323,32 @@ class Translator:
             comment=record.comment or None,
             guaranteedStopLoss=False,
         )
+
+
+def _swap_fields(terms: Terms, symbol: str, now_ms: int) -> dict[str, Any]:
+    swap = terms.charges_of(symbol).swap
+    if swap is None:
+        return {"swapLong": 0.0, "swapShort": 0.0}
+    return {
+        "swapLong": float(swap.long),
+        "swapShort": float(swap.short),
+        "swapCalculationType": model.ProtoOASwapCalculationType.Value(swap.kind),
+        "swapRollover3Days": model.MONDAY + swap.triple_weekday,
+        "swapPeriod": 24,
+        "swapTime": next_roll_ms(now_ms) % DAY_MS // MINUTE_MS,
+        "skipSWAPPeriods": 0,
+        "chargeSwapAtWeekends": False,
+    }
+
+
+def _min_commission_fields(charges: Charges) -> dict[str, Any]:
+    if not charges.min_commission:
+        return {}
+    return {
+        "preciseMinCommission": int(charges.min_commission * _RATE_SCALE),
+        "minCommissionType": model.CURRENCY,
+        "minCommissionAsset": charges.min_commission_asset,
+    }
 
 
 def _cents(contract: Contract, field: str) -> int:
