@@ -161,13 +161,12 @@ class AccountKeeper:
         now_ms = self._timing.now_ms()
         last_ms, last_sequence = self._last_id
         self._last_id = (now_ms, 0) if now_ms > last_ms else (last_ms, last_sequence + 1)
-        machine_ms = streams.milliseconds(self._timing.utc_now())
         entry = self.model.report(
             meta.effect(AccountReported, f"{cause}:{number}"),
             cause=cause,
             live=live,
             now_ms=now_ms,
             execution_number=number,
-            clock_offset_ms=machine_ms - now_ms if self._timing.speed == 1 else 0.0,
+            clock_offset_ms=round(self._timing.clock_offset_ms(), 1),
         )
         return Output(entry, f"{self._last_id[0]}-{self._last_id[1]}")

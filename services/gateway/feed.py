@@ -58,6 +58,7 @@ class Feed:
     def learn(self, session: Session) -> None:
         """Learn the symbols' numbers and terms of a fresh session."""
         self._held.clear()
+        self._timing.restart()
         self._names = {symbol_id: c.symbol for symbol_id, c in session.by_id.items()}
         self._contracts = session.contracts
 
@@ -93,9 +94,13 @@ class Feed:
     # --- live -----------------------------------------------------------------------------------
 
     def stamp(self, spot: Any) -> None:  # noqa: ANN401 - generated class
-        """Take the time and the quote of a spot event; a side that is absent keeps its last value."""
+        """Take the time and the quote of a spot event that makes no bar."""
         if spot.timestamp:
             self._timing.stamp(spot.timestamp)
+        self._take_quote(spot)
+
+    def _take_quote(self, spot: Any) -> None:  # noqa: ANN401
+        """Take the prices; a side that is absent keeps its last value."""
         symbol = self._names.get(spot.symbolId)
         if symbol is None:
             return
@@ -123,7 +128,7 @@ class Feed:
             await self.close_due()
         else:
             await self.close_due()
-            self.stamp(spot)
+            self._take_quote(spot)
 
     async def keep_time(self) -> None:
         """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
@@ -132,16 +137,16 @@ class Feed:
             await self.close_due()
 
     async def close_due(self) -> None:
-        """Have the slices written that are complete now."""
+        """Have the slices written that are complete now; time closes nothing that may be on its way."""
         closed_s = self._timing.monotonic_s()
         now_ms = self._timing.now_ms()
-        complete = self._assembler.take(now_ms)
+        complete = self._assembler.take(now_ms - round(self._timing.quote_delay_ms()))
         for one in complete:
             self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
         if self._held and self._assembler.unfinished_ms(now_ms) is None:
             held, self._held = self._held, []
             for spot in held:
-                self.stamp(spot)
+                self._take_quote(spot)
         if complete:
             await self._account.remember_peak()
 

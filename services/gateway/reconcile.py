@@ -104,7 +104,9 @@ class Reconcile:
         """Return the open positions; asked again if an event came in between, which may be the newer."""
         for _ in range(SNAPSHOT_TRIES):
             taken = self._account.events_followed
+            asked_s = self._timing.monotonic_s()
             open_now = await session.positions()
+            self._timing.note_round_trip(self._timing.monotonic_s() - asked_s)
             if taken == self._account.events_followed:
                 break
         return open_now

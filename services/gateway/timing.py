@@ -7,10 +7,14 @@ clock of its own, and both run in its time.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from datetime import datetime
 
 from services.gateway.venue_time import VenueTime
 from shared.clock import Clock
+from shared.streams import milliseconds
+
+ROUND_TRIPS = 20  # of which the quickest counts
 
 
 class Timing:
@@ -19,6 +23,8 @@ class Timing:
     def __init__(self, speed: float, clock: Clock) -> None:
         self._venue = VenueTime(speed)
         self._clock = clock
+        self._is_restarting = False
+        self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
 
     @property
     def speed(self) -> float:
@@ -27,11 +33,36 @@ class Timing:
 
     def stamp(self, at_ms: int) -> None:
         """Take a stamp of the venue that has just come in."""
+        if self._is_restarting:
+            self._venue, self._is_restarting = VenueTime(self._venue.speed), False
         self._venue.stamp(at_ms, self._clock.monotonic_s())
 
     def now_ms(self) -> int:
         """Return the venue's time in ms; 0 before its first stamp."""
         return self._venue.now_ms(self._clock.monotonic_s())
+
+    def restart(self) -> None:
+        """Believe the next stamp alone: a new session may be with a venue that had been stopped."""
+        self._is_restarting = True
+
+    def quote_delay_ms(self) -> float:
+        """Return how late quotes come beyond the quickest, in ms of the venue's time."""
+        delay_s = self._venue.quote_delay_s(self._clock.monotonic_s())
+        return delay_s * 1000 * self._venue.speed
+
+    def note_round_trip(self, seconds: float) -> None:
+        """Take how long a question to the venue took."""
+        self._round_trips_s.append(seconds)
+
+    def clock_offset_ms(self) -> float:
+        """Return the machine's clock minus the venue's; 0 where the venue's time is not the world's.
+
+        A stamp is as old as its way to us is long: half of the quickest round trip, as NTP counts it.
+        """
+        if self._venue.speed != 1 or not self.now_ms():
+            return 0.0
+        way_ms = min(self._round_trips_s, default=0.0) * 1000 / 2
+        return milliseconds(self._clock.now()) - self.now_ms() - way_ms
 
     def monotonic_s(self) -> float:
         """Return the machine's monotonic seconds."""

@@ -1,4 +1,4 @@
-"""How fast requests leave, and what time it is at the venue."""
+"""How fast requests leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.rate import Departures, Limits, Urgency, Waiting
-from services.gateway.venue_time import VenueTime
 
 KIND, OTHER_KIND = 1, 2
 ALLOWED, HISTORY_ALLOWED = 50, 5  # by the venue, in a second
@@ -120,35 +119,3 @@ def test_no_second_holds_more_than_the_venue_allows(asked: list[tuple[float, Urg
     for urgency in Urgency:
         mine = [each.number for each in left if each.urgency is urgency]
         assert mine == sorted(mine)
-
-
-def test_venue_time_runs_on_from_its_last_stamp() -> None:
-    """Between quotes the venue's time is told by the machine's monotonic clock."""
-    time = VenueTime(1)
-    assert time.now_ms(5.0) == 0
-    time.stamp(1_000_000, 5.0)
-    assert time.now_ms(5.25) == 1_000_250
-
-
-def test_older_stamp_changes_nothing() -> None:
-    """Symbols overtake each other on the way."""
-    time = VenueTime(1)
-    time.stamp(1_000_000, 5.0)
-    time.stamp(999_000, 6.0)
-    assert time.now_ms(6.0) == 1_001_000
-
-
-def test_faster_venue_needs_less_of_the_machines_time() -> None:
-    """Deadlines are meant in the venue's time; at sixty times the speed a minute is a second."""
-    time = VenueTime(60)
-    time.stamp(1_000_000, 0.0)
-    assert time.now_ms(1.0) == 1_060_000
-    assert time.real_s(60.0) == 1.0
-
-
-def test_stepped_venue_has_no_time_between_its_stamps() -> None:
-    """Its time stands still while the mesh thinks; waits for the machine stay as they are."""
-    time = VenueTime(0)
-    time.stamp(1_000_000, 0.0)
-    assert time.now_ms(99.0) == 1_000_000
-    assert time.real_s(2.0) == 2.0
