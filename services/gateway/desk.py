@@ -65,7 +65,9 @@ class Desk:
         self.alarms = Alarms(bus, timing, self.background)
         self.account = AccountKeeper(journal, timing)
         self.outbox = Outbox(journal, bus, timing)
-        context = Context(journal, self.account, self.line, timing, self.background, self.alarms)
+        self.context = context = Context(
+            journal, self.account, self.line, timing, self.background, self.alarms
+        )
         self.executions = Executions(context, self.outbox)
         self.changes = Changes(context, bus)
         self.closing = Closing(context, self.executions)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from services.gateway.account import AccountKeeper
-from services.gateway.background import Alarms
 from services.gateway.bars import Slice, SliceAssembler
+from services.gateway.context import Context
+from services.gateway.history_check import HistoryCheck
 from services.gateway.outbox import Outbox
 from services.gateway.session import Session
 from services.gateway.slices import Bar, fill_slice
-from services.gateway.timing import Timing
 from services.gateway.translate import close_ms, live_bar, price_of
+from services.gateway.watchdog import Watchdog
 from shared import streams
 from shared.account import Quote
 from shared.bus import Output
@@ -35,18 +35,19 @@ class Feed:
     def __init__(
         self,
         book: str,
-        account: AccountKeeper,
+        context: Context,
         outbox: Outbox,
-        timing: Timing,
-        alarms: Alarms,
         assembler: SliceAssembler,
         warmup_slices: int,
+        quiet_s: float,
     ) -> None:
         self._book = book
-        self._account = account
+        self._account = context.account
+        self._timing = context.timing
+        self._alarms = context.alarms
         self._outbox = outbox
-        self._timing = timing
-        self._alarms = alarms
+        self._history_check = HistoryCheck(context)
+        self.watchdog = Watchdog(context, quiet_s)
         self._assembler = assembler
         self._warmup = warmup_slices
         self._last_open_ms = 0
@@ -59,6 +60,7 @@ class Feed:
         """Learn the symbols' numbers and terms of a fresh session."""
         self._held.clear()
         self._timing.restart()
+        self.watchdog.restart()
         self._names = {symbol_id: c.symbol for symbol_id, c in session.by_id.items()}
         self._contracts = session.contracts
 
@@ -117,6 +119,8 @@ class Feed:
         if spot.timestamp:
             self._timing.stamp(spot.timestamp)
         symbol = self._names.get(spot.symbolId)
+        if symbol:
+            self.watchdog.heard(symbol, spot.timestamp)
         bar = live_bar(symbol, spot) if symbol else None
         if bar is None and symbol:
             self._assembler.count_ask(symbol, spot.timestamp)
@@ -143,6 +147,7 @@ class Feed:
         complete = self._assembler.take(now_ms - round(self._timing.quote_delay_ms()))
         for one in complete:
             self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
+            self._history_check.expect(one)
         if self._held and self._assembler.unfinished_ms(now_ms) is None:
             held, self._held = self._held, []
             for spot in held:

@@ -80,7 +80,7 @@ async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
     assembler = SliceAssembler(
         settings.symbols, bar_close_ms=settings.bar_close_ms, deadline_ms=settings.slice_deadline_ms
     )
-    feed = Feed(bus.book, desk.account, desk.outbox, timing, desk.alarms, assembler, settings.warmup_slices)
+    feed = Feed(bus.book, desk.context, desk.outbox, assembler, settings.warmup_slices, settings.feed_quiet_s)
     retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
     connection = Connection(lambda: venue_of(settings), bus, desk, feed, settings.symbols, retry)
     handlers = GatewayHandlers(desk)
@@ -103,8 +103,15 @@ async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
             ),
             state=handlers,
             start=start,
-            tasks=(connection.run, feed.keep_time, desk.background.run, desk.outbox.run, reconcile),
-            trouble=lambda: connection.trouble,
+            tasks=(
+                connection.run,
+                feed.keep_time,
+                feed.watchdog.run,
+                desk.background.run,
+                desk.outbox.run,
+                reconcile,
+            ),
+            trouble=lambda: connection.trouble or feed.watchdog.trouble(),
         )
     finally:
         journal.close()

@@ -74,7 +74,7 @@ class Session:
             terms.trader_of(trader, assets),
             assets,
         )
-        await session._subscribe()
+        await session._subscribe(list(session.by_id))
         return session
 
     def end(self, why: str) -> None:
@@ -100,9 +100,20 @@ class Session:
             self.end(str(error))
             raise
 
-    async def _subscribe(self) -> None:
+    async def subscribe_again(self, symbol: str) -> None:
+        """Subscribe to a symbol anew; its last price follows at once.
+
+        Raises:
+            UnavailableError, VenueError: not now.
+        """
+        symbol_id = self._ids[symbol]
+        await self._ask(
+            oa.ProtoOAUnsubscribeSpotsReq(ctidTraderAccountId=self._account_id, symbolId=[symbol_id])
+        )
+        await self._subscribe([symbol_id])
+
+    async def _subscribe(self, ids: Sequence[int]) -> None:
         account = {"ctidTraderAccountId": self._account_id}
-        ids = list(self.by_id)
         await asked(
             self._ask, oa.ProtoOASubscribeSpotsReq(**account, symbolId=ids, subscribeToSpotTimestamp=True)
         )

@@ -42,6 +42,7 @@ class GatewaySettings(ServiceSettings):
     venue_speed: float = Field(default=1.0, ge=0, le=10_000)
     bar_close_ms: int = Field(default=150, ge=0, le=5000)  # after the close a silent bar counts as closed
     slice_deadline_ms: int = Field(default=300, ge=0, le=10_000)  # then a missing bar is synthetic
+    feed_quiet_s: float = Field(default=60.0, gt=0, le=3600)  # no quote of an open market: act
     protection_s: float = Field(default=1.0, gt=0, le=2)  # without a stop for this long: set it ourselves
     order_answer_s: float = Field(default=2.0, gt=0, le=30)  # no answer to an order: its outcome is unknown
     reconcile_s: float = Field(default=30.0, gt=0, le=3600)  # how often the venue's books are compared

@@ -59,6 +59,8 @@ class Place:
     patience: Patience = QUICK
     retry: Retry = field(default_factory=lambda: Retry(0.05, 6))
     warmup: int = 5
+    speed: float = 0.0
+    quiet_s: float = 60.0
     book: str = field(default_factory=lambda: f"gw{next(_BOOKS)}")
 
     tokens: Path | None = None  # of another place, whose grant is shared
@@ -145,12 +147,11 @@ class Gateway:
         self.place = place
         self.bus = bus
         self.journal = journal
-        self.timing = Timing(0, SystemClock())
+        self.timing = Timing(place.speed, SystemClock())
         self.desk = Desk(journal, bus, self.timing, place.patience, place.folder / "HALT")
         assembler = SliceAssembler(SYMBOLS, bar_close_ms=150, deadline_ms=300)
-        desk = self.desk
         self.feed = Feed(
-            place.book, desk.account, desk.outbox, self.timing, desk.alarms, assembler, place.warmup
+            place.book, self.desk.context, self.desk.outbox, assembler, place.warmup, place.quiet_s
         )
         self.dialled = 0
         self.connection = Connection(self._where, bus, self.desk, self.feed, SYMBOLS, place.retry)
@@ -221,7 +222,7 @@ async def a_place(folder: Path, redis_url: str, **venue: Any) -> AsyncIterator[P
     """Open a venue, stepped, and name a fresh book."""
     settings = a_setting(folder / "venue", requests_per_s=100_000, history_requests_per_s=100_000, **venue)
     async with serve(settings) as running:
-        yield Place(running, redis_url, folder)
+        yield Place(running, redis_url, folder, speed=settings.speed)
 
 
 @asynccontextmanager
@@ -248,6 +249,7 @@ async def a_gateway(place: Place, *, wait: bool = True) -> AsyncIterator[Gateway
                         gateway.desk.outbox.run(),
                         gateway.desk.reconcile.run(30.0),
                         gateway.feed.keep_time(),
+                        gateway.feed.watchdog.run(),
                     )
                 ]
                 if wait:
