@@ -91,6 +91,10 @@ class Bus(Protocol):
     def book(self) -> str:
         """The book whose streams these are."""
 
+    @property
+    def read_count(self) -> int:
+        """How many entries of a stream one read returns at most."""
+
     def holds_lease(self) -> bool:
         """Whether the lease is surely ours: judged by our own monotonic deadline."""
 
@@ -107,7 +111,7 @@ class Bus(Protocol):
         """Create this service's groups where they do not exist yet."""
 
     async def read_new(self, read: Sequence[Stream], *, block: bool) -> dict[Stream, list[Delivery]]:
-        """Return entries nobody has read yet, at most `READ_COUNT` a stream, oldest first."""
+        """Return entries nobody has read yet, at most `read_count` a stream, oldest first."""
 
     async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
         """Return entries that were read and never committed, oldest first, after the id `after`."""
@@ -217,6 +221,8 @@ class _Line:
 
 class RedisBus:
     """One service's door to the streams of one book."""
+
+    read_count = READ_COUNT
 
     def __init__(self, client: redis.Redis, book: str, service: str) -> None:
         self._client: Any = client  # its types allow bytes and None where there is text

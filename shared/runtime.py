@@ -18,7 +18,7 @@ import uvloop
 from structlog.contextvars import bound_contextvars
 
 from shared import streams
-from shared.bus import READ_COUNT, Bus, BusUnavailableError, Delivery, Output, RedisBus
+from shared.bus import Bus, BusUnavailableError, Delivery, Output, RedisBus
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
 from shared.log import configure_log, get_logger
@@ -298,7 +298,7 @@ class Runtime:
         """Handle a batch, and go on reading its stream until it has no more."""
         while batch and not self._stop.is_set():
             await self._handle_batch(batch)
-            full = len(batch) == READ_COUNT
+            full = len(batch) == self._bus.read_count
             batch = (await self._bus.read_new((stream,), block=False)).get(stream, []) if full else ()
 
     async def _handle_batch(self, batch: Sequence[Delivery]) -> None:
@@ -316,7 +316,7 @@ class Runtime:
                 await self._commit()
             look_again = self._is_look_due(delivery.stream)
         await self._commit()
-        if len(batch) < READ_COUNT:  # a backlog is not what the next stage waits for
+        if len(batch) < self._bus.read_count:  # a backlog is not what the next stage waits for
             self._steps.add(monotonic_s() - began_s)
         if look_again:
             raise _LookAgainError

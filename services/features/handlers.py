@@ -40,10 +40,25 @@ class BookReader(Protocol):
 class FeaturesHandlers:
     """One slice in, one row out. The state is the indicators' alone; the account is read, not kept."""
 
-    def __init__(self, symbols: Sequence[str], reader: BookReader, *, slices_min: int = SLICES_MIN) -> None:
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        reader: BookReader,
+        *,
+        slices_min: int = SLICES_MIN,
+        engine: FeatureEngine | None = None,
+    ) -> None:
+        """Wire.
+
+        Args:
+            symbols: the book's, in their order.
+            reader: of the account entries and the venue's terms.
+            slices_min: fewer are no history: until then nothing is said.
+            engine: a fresh one if it is not given.
+        """
         self._reader = reader
         self._slices_min = slices_min
-        self._engine = FeatureEngine(symbols)
+        self._engine = engine or FeatureEngine(symbols)
         self._bars: list[BarClosed] = []
         self._contracts: Mapping[str, Contract] = {}
         self._contracts_hash = ""

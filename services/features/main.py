@@ -15,8 +15,12 @@ from shared.runtime import Service, on, run
 @asynccontextmanager
 async def build(settings: FeaturesSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to handlers: the only function that knows them all."""
-    handlers = FeaturesHandlers(settings.symbols, bus, slices_min=settings.slices_min)
-    yield Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers, tasks=(bus.follow_accounts,))
+    yield service_of(FeaturesHandlers(settings.symbols, bus, slices_min=settings.slices_min), bus)
+
+
+def service_of(handlers: FeaturesHandlers, bus: Bus) -> Service:
+    """Return what runs: live, and in a simulation that brings its own handlers."""
+    return Service(routes=(on(BarClosed, handlers.on_bar),), state=handlers, tasks=(bus.follow_accounts,))
 
 
 if __name__ == "__main__":

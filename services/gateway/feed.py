@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from services.gateway.bars import Slice, SliceAssembler
+from services.gateway.bars import BAR_MS, Slice, SliceAssembler
 from services.gateway.context import Context
 from services.gateway.history_check import HistoryCheck
 from services.gateway.outbox import Outbox
@@ -26,6 +26,7 @@ log = get_logger("gateway.feed")
 LIVE_MS = 20_000  # a slice that is given out later than this after its close is not traded
 CHUNK_SLICES = 50  # slices of a history in one write
 TIMER_STEP_S = 0.05
+HISTORY_MAX = 5000  # bars that are caught up on
 HISTORY_SPARE = 100  # bars asked for beyond the warm-up: symbols miss different ones
 
 
@@ -40,6 +41,7 @@ class Feed:
         assembler: SliceAssembler,
         warmup_slices: int,
         quiet_s: float,
+        history_spare: int = HISTORY_SPARE,
     ) -> None:
         self._book = book
         self._account = context.account
@@ -50,6 +52,7 @@ class Feed:
         self.watchdog = Watchdog(context, quiet_s)
         self._assembler = assembler
         self._warmup = warmup_slices
+        self._spare = history_spare
         self._last_open_ms = 0
         self._late: set[tuple[str, int]] = set()
         self._held: list[Any] = []  # quotes of after the close of a slice that is not given out yet
@@ -77,15 +80,14 @@ class Feed:
             UnavailableError: the venue has not enough history; without it nothing is decided.
         """
         now_ms = self._timing.now_ms()
-        count = self._warmup + HISTORY_SPARE
-        missed = (now_ms - self._last_open_ms) // 300_000 if self._last_open_ms else 0
-        bars = {s: await session.history(s, max(count, min(missed, 5000)), now_ms) for s in self._contracts}
+        needed = self._warmup
+        if self._last_open_ms:  # what was written before is remembered by who reads it
+            needed = min((now_ms - self._last_open_ms) // BAR_MS, HISTORY_MAX)
+        bars = {s: await session.history(s, needed + self._spare, now_ms) for s in self._contracts}
         forming = {s: past[-1] for s, past in bars.items() if past and close_ms(past[-1]) > now_ms}
         slices = _slices({s: [b for b in past if close_ms(b) <= now_ms] for s, past in bars.items()})
-        if len(slices) < self._warmup:
-            raise UnavailableError(
-                f"the venue has {len(slices)} slices of history, {self._warmup} are needed"
-            )
+        if len(slices) < max(1, min(needed, self._warmup)):
+            raise UnavailableError(f"the venue has {len(slices)} slices of history, {needed} are needed")
         new = [s for s in slices if s.open_time_ms > self._last_open_ms]
         new = new if self._last_open_ms else new[-self._warmup :]
         for at in range(0, len(new), CHUNK_SLICES):

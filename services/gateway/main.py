@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -15,16 +15,16 @@ from services.gateway.access import Credentials
 from services.gateway.bars import SliceAssembler
 from services.gateway.connection import Connection, Retry
 from services.gateway.desk import Desk, Patience
-from services.gateway.feed import Feed
+from services.gateway.feed import HISTORY_SPARE, Feed
 from services.gateway.handlers import GatewayHandlers
 from services.gateway.journal import Journal
 from services.gateway.settings import GatewaySettings
 from services.gateway.timing import Timing
 from services.gateway.tokens import Tokens
-from services.gateway.transport import Address
+from services.gateway.transport import Address, Place
 from shared import streams
 from shared.bus import Bus
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.errors import InputError, UnavailableError
 from shared.log import add_secret
 from shared.messages import BarClosed, CloseRequested, CommandGiven, OrderRequested
@@ -72,17 +72,50 @@ def _simulated(path: Path, token_dir: Path) -> tuple[Address, Credentials]:
 
 @asynccontextmanager
 async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
-    """Wire settings to adapters to handlers: the only function that knows them all."""
+    """Wire settings to adapters to handlers."""
     journal = Journal(settings.journal)
-    timing = Timing(settings.venue_speed, SystemClock())
+    try:
+        yield wire(settings, bus, journal, lambda: venue_of(settings))
+    finally:
+        journal.close()
+
+
+def wire(
+    settings: GatewaySettings,
+    bus: Bus,
+    journal: Journal,
+    where: Callable[[], tuple[Place, Credentials]],
+    *,
+    clock: Clock | None = None,
+    history_spare: int = HISTORY_SPARE,
+) -> Service:
+    """Wire journal, bus and venue to handlers: the only function that knows them all.
+
+    Args:
+        settings: the gateway's.
+        bus: the streams.
+        journal: the book's.
+        where: tells, whenever it is dialled, where the venue is and who we are there.
+        clock: of the machine, unless it is a simulated one.
+        history_spare: bars asked for beyond those that are needed.
+    """
+    timing = Timing(settings.venue_speed, clock or SystemClock())
     patience = Patience(settings.protection_s, settings.order_answer_s, settings.absent_after_s)
     desk = Desk(journal, bus, timing, patience, settings.halt_file)
     assembler = SliceAssembler(
         settings.symbols, bar_close_ms=settings.bar_close_ms, deadline_ms=settings.slice_deadline_ms
     )
-    feed = Feed(bus.book, desk.context, desk.outbox, assembler, settings.warmup_slices, settings.feed_quiet_s)
+    feed = Feed(
+        bus.book,
+        desk.context,
+        desk.outbox,
+        assembler,
+        settings.warmup_slices,
+        settings.feed_quiet_s,
+        history_spare,
+    )
     retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
-    connection = Connection(lambda: venue_of(settings), bus, desk, feed, settings.symbols, retry)
+    connection = Connection(where, bus, desk, feed, settings.symbols, retry)
     handlers = GatewayHandlers(desk)
 
     async def start() -> None:
@@ -94,27 +127,24 @@ async def build(settings: GatewaySettings, bus: Bus) -> AsyncIterator[Service]:
     async def reconcile() -> None:
         await desk.reconcile.run(settings.reconcile_s)
 
-    try:
-        yield Service(
-            routes=(
-                on(CommandGiven, handlers.on_command),
-                on(OrderRequested, handlers.on_order_requested),
-                on(CloseRequested, handlers.on_close_requested),
-            ),
-            state=handlers,
-            start=start,
-            tasks=(
-                connection.run,
-                feed.keep_time,
-                feed.watchdog.run,
-                desk.background.run,
-                desk.outbox.run,
-                reconcile,
-            ),
-            trouble=lambda: connection.trouble or feed.watchdog.trouble(),
-        )
-    finally:
-        journal.close()
+    return Service(
+        routes=(
+            on(CommandGiven, handlers.on_command),
+            on(OrderRequested, handlers.on_order_requested),
+            on(CloseRequested, handlers.on_close_requested),
+        ),
+        state=handlers,
+        start=start,
+        tasks=(
+            connection.run,
+            feed.keep_time,
+            feed.watchdog.run,
+            desk.background.run,
+            desk.outbox.run,
+            reconcile,
+        ),
+        trouble=lambda: connection.trouble or feed.watchdog.trouble(),
+    )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,12 @@ async def build(settings: InferenceSettings, bus: Bus) -> AsyncIterator[Service]
             f"bundle {settings.bundle_dir}: symbols are {', '.join(bundle.manifest.symbols)}, the setting "
             f"SYMBOLS says {', '.join(settings.symbols)}: use the bundle that was trained on them"
         )
-    handlers = InferenceHandlers(bundle)
-    yield Service(routes=(on(FeaturesComputed, handlers.on_features),), state=handlers)
+    yield service_of(InferenceHandlers(bundle))
+
+
+def service_of(handlers: InferenceHandlers) -> Service:
+    """Return what runs: live, and in a simulation that brings its own bundle."""
+    return Service(routes=(on(FeaturesComputed, handlers.on_features),), state=handlers)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.notifier.adapters import DiscordOutlet, FileOutlet, RetryPolicy
 from services.notifier.handlers import NotifierHandlers, Outlet
 from services.notifier.settings import NotifierSettings
 from shared.bus import Bus
+from shared.contracts import Contract
 from shared.messages import EntryRefused, EventReported, ExecutionReported, OrderRequested, SignalEmitted
 from shared.runtime import Service, on, run
 
@@ -19,10 +20,6 @@ NICENESS = 10  # an alert can wait some milliseconds for the order that it tells
 @asynccontextmanager
 async def build(settings: NotifierSettings, bus: Bus) -> AsyncIterator[Service]:
     """Wire settings to adapters to handlers: the only function that knows them all."""
-
-    async def save(state: bytes) -> None:
-        await bus.publish((), state=state)
-
     async with AsyncExitStack() as doors:
         spare: Outlet = FileOutlet(settings.alerts_dir or settings.log_dir)
         outlet = spare
@@ -37,24 +34,36 @@ async def build(settings: NotifierSettings, bus: Bus) -> AsyncIterator[Service]:
                 ),
             )
             outlet = await doors.enter_async_context(discord)
-        handlers = NotifierHandlers(
-            outlet,
-            spare,
-            book=settings.book,
-            contracts=bus.contracts,
-            save=save,
-            may_send=bus.holds_lease,
-            queue_max=settings.queue_max,
-            drain_grace_s=settings.drain_grace_s,
-        )
-        routes = (
-            on(ExecutionReported, handlers.on_execution),
-            on(EventReported, handlers.on_event),
-            on(OrderRequested, handlers.on_order),
-            on(EntryRefused, handlers.on_order),
-            on(SignalEmitted, handlers.on_signal),
-        )
-        yield Service(routes=routes, state=handlers, tasks=(handlers.run_sender,), trouble=handlers.trouble)
+        yield wire(settings, bus, outlet, spare)
+
+
+def wire(settings: NotifierSettings, bus: Bus, outlet: Outlet, spare: Outlet) -> Service:
+    """Wire outlets to handlers."""
+
+    async def save(state: bytes) -> None:
+        await bus.publish((), state=state)
+
+    async def contracts() -> Mapping[str, Contract]:
+        return await bus.contracts()
+
+    handlers = NotifierHandlers(
+        outlet,
+        spare,
+        book=settings.book,
+        contracts=contracts,
+        save=save,
+        may_send=bus.holds_lease,
+        queue_max=settings.queue_max,
+        drain_grace_s=settings.drain_grace_s,
+    )
+    routes = (
+        on(ExecutionReported, handlers.on_execution),
+        on(EventReported, handlers.on_event),
+        on(OrderRequested, handlers.on_order),
+        on(EntryRefused, handlers.on_order),
+        on(SignalEmitted, handlers.on_signal),
+    )
+    return Service(routes=routes, state=handlers, tasks=(handlers.run_sender,), trouble=handlers.trouble)
 
 
 if __name__ == "__main__":

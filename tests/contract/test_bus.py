@@ -1,183 +1,49 @@
-"""What a bus promises; every server that we support passes it."""
+"""The bus on every server that we support."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from itertools import count
 
 import pytest
 
-from shared import streams
-from shared.bus import BusUnavailableError, CounterError, OutOfOrderError, Output, RedisBus
-from shared.errors import InvariantError, LeaseLostError
-from tests.builders import MONDAY, a_bar, an_event
+from shared.bus import RedisBus
+from shared.streams import Stream
+from tests.contract.promises import *  # noqa: F403 - the promises are collected here
 
 pytestmark = pytest.mark.redis
 _BOOKS = count()
 
 
-class Instances:
-    """Opens instances of one service on a book of the test's own."""
+class OnServer:
+    """Instances on a real server, over a socket."""
 
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self._url, self._stack = url, stack
-        self.book = f"t{next(_BOOKS)}"
+        self._book = f"t{next(_BOOKS)}"
+        self._known: list[RedisBus] = []
 
-    async def start(self, ttl_s: float = 5.0) -> RedisBus:
-        bus = await self._stack.enter_async_context(RedisBus.connect(self._url, self.book, "features"))
-        assert await bus.hold_lease(ttl_s)
-        await bus.ensure_groups([streams.BARS])
+    async def open(self) -> RedisBus:
+        bus = await self._stack.enter_async_context(RedisBus.connect(self._url, self._book, "features"))
+        self._known.append(bus)
         return bus
+
+    async def open_away(self) -> RedisBus:
+        nobody = RedisBus.connect("redis://127.0.0.1:1/0", self._book, "features")
+        return await self._stack.enter_async_context(nobody)
+
+    async def end_lease(self) -> None:
+        bus = self._known[0]
+        await bus._client.delete(bus.key("lease:features"))
+
+    async def group(self, stream: Stream) -> tuple[str, int, int]:
+        bus = self._known[0]
+        found = (await bus._client.xinfo_groups(bus.key(stream.name)))[0]
+        return found["name"], found["pending"], found["lag"]
 
 
 @pytest.fixture
-async def instances(redis_url: str) -> AsyncIterator[Instances]:
+async def instances(redis_url: str) -> AsyncIterator[OnServer]:
     async with AsyncExitStack() as stack:
-        yield Instances(redis_url, stack)
-
-
-def bars(n: int) -> list[Output]:
-    closes = [MONDAY + timedelta(minutes=5 * i) for i in range(n)]
-    return [Output(a_bar(open_time=at), streams.market_id(at + timedelta(minutes=5))) for at in closes]
-
-
-async def take_over(bus: RedisBus, instances: Instances) -> RedisBus:
-    """The holder dies, its lease ends, the next one starts."""
-    await bus._client.delete(bus.key("lease:features"))
-    return await instances.start()
-
-
-async def test_bar_read_but_not_committed_is_delivered_again(instances: Instances) -> None:
-    """A crash between reading and committing loses nothing and doubles nothing."""
-    first = await instances.start()
-    await first.publish(bars(1))
-    read = await first.read_new([streams.BARS], block=False)  # the process dies here
-    second = await take_over(first, instances)
-    again = await second.read_pending(streams.BARS)
-    assert again == read[streams.BARS]
-    await second.commit(again, [Output(an_event())])
-    assert await second.read_pending(streams.BARS) == []
-    assert [message for _, message in await second.history(streams.EVENTS)] == [an_event()]
-
-
-async def test_a_commit_repeated_writes_nothing(instances: Instances) -> None:
-    """An answer that was lost makes the caller commit again: the mark says it is done."""
-    bus = await instances.start()
-    await bus.publish(bars(1))
-    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
-    assert len(await bus.commit(read, [Output(an_event())], b"state")) == 1
-    assert await bus.commit(read, [Output(an_event())], b"other") == []
-    assert len(await bus.history(streams.EVENTS)) == 1
-    assert await bus.state() == b"state"
-
-
-async def test_several_inputs_are_one_step(instances: Instances) -> None:
-    """A slice's bars are acknowledged together with what was made of them."""
-    bus = await instances.start()
-    await bus.publish(bars(5))
-    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
-    await bus.commit(read, [Output(an_event())])
-    assert await bus.read_pending(streams.BARS) == []
-    assert bus.last_ids() == {"bars": read[-1].entry_id}
-
-
-async def test_an_older_pending_entry_cannot_be_jumped_over(instances: Instances) -> None:
-    """An entry delivered to an instance that never handled it comes before all later ones."""
-    sleeper = await instances.start()
-    await sleeper.publish(bars(2))
-    stolen = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
-    bus = await take_over(sleeper, instances)
-    with pytest.raises(OutOfOrderError, match=stolen[0].entry_id):
-        await bus.commit(stolen[1:], [])
-    assert await bus.read_pending(streams.BARS) == stolen
-
-
-async def test_who_lost_the_lease_writes_nothing(instances: Instances) -> None:
-    """A paused process that wakes up after a take-over is refused by the server."""
-    sleeper = await instances.start()
-    await sleeper.publish(bars(1))
-    read = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
-    await take_over(sleeper, instances)
-    with pytest.raises(LeaseLostError):
-        await sleeper.commit(read, [Output(an_event())])
-    with pytest.raises(LeaseLostError):
-        await sleeper.hold_lease(5.0)
-    assert await sleeper.history(streams.EVENTS) == []
-
-
-async def test_who_is_past_its_own_deadline_writes_nothing(instances: Instances) -> None:
-    """The holder does not even ask the server once its own clock says the lease may be over."""
-    bus = await instances.start(ttl_s=0.05)
-    await asyncio.sleep(0.06)
-    with pytest.raises(BusUnavailableError, match="lease"):
-        await bus.publish(bars(1))
-    assert await bus.history(streams.BARS) == []
-
-
-async def test_a_lease_nobody_took_is_still_ours(instances: Instances) -> None:
-    """A server that was away for longer than a lease does not make every service start anew."""
-    bus = await instances.start(ttl_s=0.05)
-    await asyncio.sleep(0.08)
-    assert await bus.hold_lease(5.0)
-    await bus.publish(bars(1))
-    assert len(await bus.history(streams.BARS)) == 1
-
-
-async def test_only_one_instance_holds_the_lease(instances: Instances) -> None:
-    """A second instance stands by."""
-    first = await instances.start()
-    async with RedisBus.connect(instances._url, instances.book, "features") as second:
-        assert not await second.hold_lease(5.0)
-        await first.release_lease()
-        assert await second.hold_lease(5.0)
-
-
-async def test_an_identical_entry_counts_as_written(instances: Instances) -> None:
-    """A writer that repeats itself after a crash changes nothing and is not refused."""
-    bus = await instances.start()
-    await bus.publish(bars(3))
-    await bus.publish(bars(4))
-    assert len(await bus.history(streams.BARS)) == 4
-
-
-async def test_an_entry_with_other_content_is_refused_whole(instances: Instances) -> None:
-    """History is not rewritten, and nothing of a refused write is left behind."""
-    bus = await instances.start()
-    await bus.publish(bars(1))
-    other = Output(a_bar(tick_volume=21), bars(1)[0].entry_id)
-    with pytest.raises(InvariantError, match="other content"):
-        await bus.publish([Output(an_event()), other])
-    assert await bus.history(streams.EVENTS) == []
-    assert [message for _, message in await bus.history(streams.BARS)] == [a_bar()]
-
-
-async def test_numbered_messages_have_no_gap_and_no_double(instances: Instances) -> None:
-    """The journal is the outbox: only number stored + 1 is written."""
-    bus = await instances.start()
-    await bus.publish([Output(an_event("1"))], counter=("executions:number", 1))
-    for wrong in (1, 3):
-        with pytest.raises(CounterError) as caught:
-            await bus.publish([Output(an_event("x"))], counter=("executions:number", wrong))
-        assert caught.value.stored == 1
-    assert await bus.counter("executions:number") == 1
-    assert len(await bus.history(streams.EVENTS)) == 1
-
-
-async def test_a_server_that_is_away_is_told_as_unavailable() -> None:
-    """Unknown outcome: the caller starts again from what the server has."""
-    async with RedisBus.connect("redis://127.0.0.1:1/0", "t", "features") as bus:
-        with pytest.raises(BusUnavailableError):
-            await bus.hold_lease(5.0)
-
-
-async def test_where_a_service_is_can_be_seen_in_its_group(instances: Instances) -> None:
-    """`XINFO GROUPS` shows name, lag and pending as they are."""
-    bus = await instances.start()
-    await bus.publish(bars(3))
-    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
-    await bus.commit(read[:2], [])
-    group = (await bus._client.xinfo_groups(bus.key("bars")))[0]
-    assert (group["name"], group["pending"], group["lag"]) == ("features", 1, 0)
+        yield OnServer(redis_url, stack)

@@ -1,0 +1,388 @@
+"""The auditor: keeps books of its own beside the venue's, and compares them with the streams.
+
+It knows nothing of how the mesh works, only what must hold, whatever dies and whenever. The venue's ledger is
+the judge of what happened; the streams say what the mesh believes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import orjson
+
+from services.gateway.protocol import TYPES  # first: it installs the reactor
+
+# isort: split
+from services.notifier.embeds import card_of
+from shared import messages as m
+from shared import streams
+from shared.streams import Stream, id_parts
+from sim.process import copy_context_of_nobody
+from sim.services import BOOK
+from sim.world import World
+from venue.book import SYMBOLS
+from venue.calendar import M5_MS
+from venue.records import Execution, PositionStatus
+
+PREFIX = f"TG-{BOOK}-"
+PROTECTION_S = 2.0  # a position may stand so long without a stop while a gateway could act
+SAMPLE_S = 0.05
+HALT_FILE_S = 2.5  # how old the look at the halt file may be: a lease, and some
+MessageT = TypeVar("MessageT", bound=m.Message)
+K = m.ExecutionKind
+_NO_POSITION = (K.REJECTED, K.EXPIRED, K.REFUSED, K.NOT_SENT)
+
+
+class Rule(StrEnum):
+    """What must hold; the name is what breaks it."""
+
+    DUPLICATE = "duplicate"  # more than one order at the venue, or outcome, for one decision
+    LOST = "lost"  # what one side knows and the other does not
+    UNPROTECTED = "unprotected"
+    UNRESOLVED = "unresolved"  # an order without an end, a symbol locked for ever, a service that is stuck
+    TWO_POSITIONS = "two positions in one symbol"
+    FOREIGN = "a foreign position was touched"
+    ACCOUNT = "the account is not the ledger's"
+    SLICE = "a slice was skipped, made up or done twice"
+    NUMBER = "executions have a gap or a double"
+    CONTROL = "a stop was not obeyed"
+    TOLD = "an alert was lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that was broken, in words."""
+
+    rule: Rule
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.text}"
+
+
+class Auditor:
+    """Watches one world, and judges it at its end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._found: list[Finding] = []
+        self._bare: dict[int, tuple[str, float]] = {}  # position -> label, seconds that somebody could act
+        self._is_sampling = False
+        self._ours: dict[int, str] = {}  # position -> label
+        self._foreign: set[int] = set()
+        self._halted_since_s: float | None = None
+        self.orders_sent = 0
+        world.venue.books.append(self._note)
+        world.venue.on_sent.append(self._check_leave)
+        world.venue.on_request.append(self._check_request)
+
+    def _find(self, rule: Rule, text: str) -> None:
+        self._found.append(Finding(rule, text))
+
+    # --- while it runs ------------------------------------------------------------------------------
+
+    def _note(self, execution: Execution) -> None:
+        """Follow what happens at the venue, on the machine's clock."""
+        position = execution.position
+        if not position.label.startswith(PREFIX):
+            self._foreign.add(position.position_id)
+            return
+        self._ours[position.position_id] = position.label
+        is_bare = position.status is PositionStatus.OPEN and position.stop_points is None
+        if not is_bare:
+            self._bare.pop(position.position_id, None)
+        elif position.position_id not in self._bare:
+            self._bare[position.position_id] = (position.label, 0.0)
+            self._sample_soon()
+
+    def _sample_soon(self) -> None:
+        if not self._is_sampling:
+            self._is_sampling = True
+            self._world.loop.call_later(SAMPLE_S, self._sample, context=copy_context_of_nobody())
+
+    def _sample(self) -> None:
+        """Count how long a position stands bare while a gateway could do something about it."""
+        self._is_sampling = False
+        for position_id, (label, able_s) in list(self._bare.items()):
+            able_s = able_s + SAMPLE_S if self._can_act() else 0.0
+            self._bare[position_id] = (label, able_s)
+            if able_s > PROTECTION_S:
+                del self._bare[position_id]
+                self._find(Rule.UNPROTECTED, f"{label} stood without a stop for {PROTECTION_S} s")
+        if self._bare and not self._world.is_over:
+            self._sample_soon()
+
+    def _can_act(self) -> bool:
+        venue = self._world.venue
+        processes = (p for (service, _), p in self._world.processes.items() if service == "gateway")
+        ready = any(not (p.is_dead or p.is_stopped or p.trouble()) for p in processes)
+        return ready and bool(venue.wires) and self._world.loop.time() > venue.silent_until_s
+
+    def note_halt_file(self, *, is_there: bool) -> None:
+        """Learn that the halt file was made or taken away."""
+        self._halted_since_s = self._world.loop.time() if is_there else None
+
+    def _check_leave(self, envelope: Any) -> None:  # noqa: ANN401 - generated class
+        """A request that was queued before a stop does not leave after it."""
+        if TYPES[envelope.payloadType].DESCRIPTOR.name != "ProtoOANewOrderReq":
+            return
+        self.orders_sent += 1
+        mark = self._world.server.marks.get("gateway", {}).get(streams.COMMANDS.name, "0-0")
+        command = self._command_at(mark)
+        if command is not None and command is not m.Command.RESUME:
+            self._find(Rule.CONTROL, f"an order left after the gateway had read {command}")
+        since_s = self._halted_since_s
+        if since_s is not None and self._world.loop.time() - since_s > HALT_FILE_S:
+            self._find(Rule.CONTROL, "an order left while the halt file was there")
+
+    def _command_at(self, entry_id: str) -> m.Command | None:
+        """Return the last command up to an entry."""
+        entries = self._world.server.streams[streams.COMMANDS.name].between((0, 0), id_parts(entry_id))
+        given = [entry.message for entry in entries if isinstance(entry.message, m.CommandGiven)]
+        return given[-1].command if given else None
+
+    def _check_request(self, request: Any) -> None:  # noqa: ANN401
+        """Nothing foreign is touched."""
+        name = request.DESCRIPTOR.name
+        touches = name in ("ProtoOAClosePositionReq", "ProtoOAAmendPositionSLTPReq")
+        if touches and request.positionId in self._foreign:
+            self._find(Rule.FOREIGN, f"{name} of position {request.positionId}")
+
+    # --- at the end ---------------------------------------------------------------------------------
+
+    def judge(self) -> list[Finding]:
+        """Compare everything, and return what does not hold."""
+        books = self._world.venue.ledger.books()
+        entries = [o for o in books["orders"] if not o["closing"] and o["label"].startswith(PREFIX)]
+        positions = [p for p in books["positions"] if p["label"].startswith(PREFIX)]
+        self._judge_orders(entries, positions)
+        self._judge_positions(positions)
+        self._judge_decisions()
+        self._judge_slices()
+        self._judge_numbers()
+        self._judge_account()
+        self._judge_control()
+        self._judge_locks()
+        self._judge_alerts()
+        for label, _ in self._bare.values():
+            self._find(Rule.UNPROTECTED, f"{label} has no stop at the end")
+        return self._found
+
+    def _read(self, stream: Stream, kind: type[MessageT]) -> Iterator[tuple[str, MessageT]]:
+        for entry in self._world.server.streams[stream.name].entries:
+            if isinstance(entry.message, kind):
+                yield entry.entry_id, entry.message
+
+    def _executions(self) -> dict[str, list[m.ExecutionReported]]:
+        found: dict[str, list[m.ExecutionReported]] = defaultdict(list)
+        for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
+            found[execution.client_order_id].append(execution)
+        return found
+
+    def _judge_orders(
+        self, entries: Sequence[Mapping[str, Any]], positions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """At most one order for an id; what the venue did, the streams say, and the other way round."""
+        for label, count in Counter(order["client_order_id"] for order in entries).items():
+            if count > 1:
+                self._find(Rule.DUPLICATE, f"{label} is {count} orders at the venue")
+        requested = {
+            order.client_order_id: order for _, order in self._read(streams.ORDERS, m.OrderRequested)
+        }
+        executions = self._executions()
+        at_venue = {order["client_order_id"]: order for order in entries}
+        closed = {p["label"]: p for p in positions if p["status"] == "CLOSED"}
+        for label in sorted(requested.keys() | at_venue.keys() | executions.keys()):
+            kinds = [execution.kind for execution in executions.get(label, ())]
+            order = at_venue.get(label)
+            if label not in requested:
+                self._find(Rule.LOST, f"{label} is at the venue or was executed, but never requested")
+                continue
+            if order is not None:
+                self._judge_terms(requested[label], order)
+            filled = order is not None and order["status"] == "FILLED"
+            if filled != (K.FILLED in kinds):
+                self._find(
+                    Rule.LOST, f"{label}: filled at the venue {filled}, on the streams {K.FILLED in kinds}"
+                )
+            elif order is not None and kinds and kinds[-1] in (K.NOT_SENT, K.EXPIRED, K.REFUSED):
+                self._find(Rule.LOST, f"{label} is at the venue, but told as {kinds[-1]}")
+            elif (label in closed) != (K.CLOSED in kinds):
+                self._find(
+                    Rule.LOST, f"{label}: closed at the venue {label in closed}, on the streams not so"
+                )
+            elif label in closed:
+                self._judge_result(label, closed[label], executions[label])
+            if not filled and not set(kinds) & set(_NO_POSITION):
+                self._find(Rule.UNRESOLVED, f"{label} has no end: {', '.join(kinds) or 'nothing'}")
+
+    def _judge_terms(self, request: m.OrderRequested, order: Mapping[str, Any]) -> None:
+        asked = (
+            request.symbol,
+            "BUY" if request.direction is m.Direction.LONG else "SELL",
+            request.volume_units,
+        )
+        sent = (order["symbol"], str(order["side"]), Decimal(order["volume_cents"]) / 100)
+        if asked != sent:
+            self._find(Rule.LOST, f"{request.client_order_id}: asked for {asked}, at the venue {sent}")
+
+    def _judge_result(
+        self, label: str, position: Mapping[str, Any], executions: Sequence[m.ExecutionReported]
+    ) -> None:
+        """The result that was told is the ledger's."""
+        deals = self._world.venue.ledger.books()["deals"]
+        cents = sum(
+            deal["gross_cents"] + deal["swap_cents"] + deal["round_trip_commission_cents"]
+            for deal in deals
+            if deal["position_id"] == position["position_id"] and deal["gross_cents"] is not None
+        )
+        told = [e.pnl for e in executions if e.kind is K.CLOSED]
+        if len(told) != 1:
+            self._find(Rule.DUPLICATE, f"{label} was told to be closed {len(told)} times")
+        elif told[0] != Decimal(cents) / 100:
+            self._find(Rule.ACCOUNT, f"{label}: result {Decimal(cents) / 100}, told was {told[0]}")
+
+    def _judge_positions(self, positions: Sequence[Mapping[str, Any]]) -> None:
+        """Never two of ours in one symbol."""
+        spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for position in positions:
+            end_ms = position["closed_ms"] if position["status"] == "CLOSED" else 2**63
+            spans[position["symbol"]].append((position["opened_ms"], end_ms or 2**63))
+        for symbol, times in spans.items():
+            times.sort()
+            for (_, until_ms), (since_ms, _) in pairwise(times):
+                if since_ms < until_ms:
+                    self._find(Rule.TWO_POSITIONS, f"{symbol} at {since_ms}")
+
+    def _judge_decisions(self) -> None:
+        """Every signal that asked for entry has exactly one outcome."""
+        outcomes = Counter(
+            entry.message.client_order_id
+            for entry in self._world.server.streams[streams.ORDERS.name].entries
+            if isinstance(entry.message, m.OrderRequested | m.EntryRefused)
+        )
+        for _, signal in self._read(streams.SIGNALS, m.SignalEmitted):
+            if signal.verdict is m.Verdict.ALLOW:
+                label = f"{PREFIX}{signal.close_time:%Y%m%dT%H%M}-{signal.symbol}"
+                count = outcomes.pop(label, 0)
+                if count != 1:
+                    rule = Rule.DUPLICATE if count else Rule.LOST
+                    self._find(rule, f"{label} was allowed and has {count} outcomes")
+        for label in outcomes:
+            self._find(Rule.LOST, f"{label} was decided, but no signal asked for it")
+
+    def _judge_slices(self) -> None:
+        """All slices are there in order, as the market made them, and went through every stage once."""
+        bars: dict[int, list[m.BarClosed]] = defaultdict(list)
+        for entry_id, bar in self._read(streams.BARS, m.BarClosed):
+            close_ms, place = id_parts(entry_id)
+            if place < len(SYMBOLS):
+                bars[close_ms].append(bar)
+        closes = sorted(bars)
+        wanted = list(range(closes[0], self._world.venue.exchange.now_ms // M5_MS * M5_MS + 1, M5_MS))
+        self._compare_slices("bars", wanted, closes)
+        store = self._world.store
+        for close_ms in closes:
+            if close_ms > store.slice_open(self._world.first_slice):
+                self._judge_bars(close_ms, bars[close_ms])
+        made = [entry_id for entry_id, _ in self._read(streams.FEATURES, m.FeaturesComputed)]
+        signals = Counter(id_parts(i)[0] for i, _ in self._read(streams.SIGNALS, m.SignalEmitted))
+        first_ms = id_parts(made[0])[0]
+        warm = [close_ms for close_ms in closes if close_ms >= first_ms]
+        self._compare_slices("features", warm, [id_parts(entry_id)[0] for entry_id in made])
+        self._compare_slices("signals", warm, sorted(signals))
+        for close_ms, count in signals.items():
+            if count != len(SYMBOLS):
+                self._find(Rule.SLICE, f"the slice {close_ms} has {count} signals")
+        seen = [features.slices_seen for _, features in self._read(streams.FEATURES, m.FeaturesComputed)]
+        if seen != list(range(seen[0], seen[0] + len(seen))):
+            self._find(Rule.SLICE, "the features counted a slice twice or missed one")
+        for _, dead in self._read(streams.DEAD, m.DeadLettered):
+            if dead.stream in ("bars", "features", "signals") and id_parts(dead.entry_id)[1] < len(SYMBOLS):
+                self._find(Rule.SLICE, f"{dead.group} gave up {dead.stream} {dead.entry_id}: {dead.error}")
+
+    def _compare_slices(self, name: str, wanted: Sequence[int], there: Sequence[int]) -> None:
+        if list(wanted) != list(there):
+            missing = sorted(set(wanted) - set(there))
+            extra = sorted(set(there) - set(wanted))
+            self._find(Rule.SLICE, f"{name}: missing {missing[:3]}, too many {extra[:3]}, or out of order")
+
+    def _judge_bars(self, close_ms: int, bars: Sequence[m.BarClosed]) -> None:
+        if [bar.symbol for bar in bars] != list(SYMBOLS):
+            self._find(Rule.SLICE, f"the slice {close_ms} has {len(bars)} bars")
+            return
+        for bar in bars:
+            true = self._world.store.bar(bar.symbol, close_ms - M5_MS)
+            told = tuple(int(price * 100_000) for price in (bar.open, bar.high, bar.low, bar.close))
+            if true is None or bar.synthetic or told != (true.open, true.high, true.low, true.close):
+                self._find(Rule.SLICE, f"{bar.symbol}'s bar of {close_ms} is {told}, the market's {true}")
+
+    def _judge_numbers(self) -> None:
+        """Executions are numbered from one on, without gap or double."""
+        numbers = [execution.number for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported)]
+        if numbers != list(range(1, len(numbers) + 1)):
+            self._find(Rule.NUMBER, f"executions are numbered {numbers}")
+
+    def _judge_account(self) -> None:
+        """The last account entry is what the venue has."""
+        accounts = [account for _, account in self._read(streams.ACCOUNT, m.AccountReported)]
+        matching = self._world.venue.matching
+        if not accounts:
+            self._find(Rule.ACCOUNT, "there is no account entry")
+            return
+        last = accounts[-1]
+        balance = Decimal(matching.balance_cents) / 100
+        if last.balance != balance:
+            self._find(Rule.ACCOUNT, f"balance {balance}, told was {last.balance}")
+        told = {position.position_id: position.stop_loss_price is not None for position in last.positions}
+        true = {number: each.stop_points is not None for number, each in matching.positions.items()}
+        if told != true:
+            self._find(Rule.ACCOUNT, f"positions and their stops {true}, told were {told}")
+
+    def _judge_control(self) -> None:
+        """From the next decision on, a stop is obeyed; a flattening ends flat."""
+        for _, order in self._read(streams.ORDERS, m.OrderRequested):
+            command = self._command_at(order.inputs.get(streams.COMMANDS.name, "0-0"))
+            if command is not None and command is not m.Command.RESUME:
+                self._find(Rule.CONTROL, f"{order.client_order_id} was requested after {command}")
+        if self._command_at(f"{2**62}-0") is m.Command.FLATTEN:
+            ours = [p for p in self._world.venue.matching.positions.values() if p.label.startswith(PREFIX)]
+            for position in ours:
+                self._find(Rule.CONTROL, f"{position.label} is open after a flattening")
+
+    def _judge_locks(self) -> None:
+        """What is resolved is unlocked: in the executor's state, and in the journal."""
+        state = orjson.loads(self._world.server.states.get("executor", b"{}"))
+        for label, request in state.get("ledger", {}).get("requests", {}).items():
+            if request["filled_at"] is None and request["ended_at"] is None:
+                self._find(Rule.UNRESOLVED, f"{label} still holds its symbol in the executor")
+        path = self._world.outside.journal
+        if path.exists():
+            journal = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            open_ones = (
+                "SELECT client_order_id, status FROM orders WHERE status IN ('SENDING','SENT','UNKNOWN')"
+            )
+            for label, status in journal.execute(open_ones):
+                self._find(Rule.UNRESOLVED, f"{label} is {status} in the journal")
+            journal.close()
+        if not self._world.is_calm():
+            self._find(Rule.UNRESOLVED, f"not everything is handled: {', '.join(self._behind())}")
+
+    def _behind(self) -> Iterator[str]:
+        for service, stream in self._world.unfinished():
+            yield f"{service} on {stream}"
+
+    def _judge_alerts(self) -> None:
+        """Every execution that people are told of was posted, here or there."""
+        posted = {*self._world.outside.webhook.posted, *self._world.outside.spare.posted}
+        for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
+            card = card_of(execution, book=BOOK)
+            if card is not None and card.message_id not in posted:
+                self._find(Rule.TOLD, f"{execution.client_order_id} {execution.kind}")

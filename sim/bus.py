@@ -1,0 +1,285 @@
+"""One service's door to a server in memory: the `Bus` of the simulation, with a network between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
+
+from shared import streams
+from shared.bus import (
+    BusUnavailableError,
+    CounterError,
+    Delivery,
+    OutOfOrderError,
+    Output,
+)
+from shared.clock import monotonic_s
+from shared.contracts import Contract
+from shared.errors import InvariantError, LeaseLostError, UnavailableError
+from shared.messages import AccountReported, Message
+from shared.streams import Stream, id_parts
+from sim.server import Entry, MemoryServer, Refused, Write
+
+T = TypeVar("T")
+BLOCK_S = 2.0  # longer than over a socket: waking up for nothing is all that an idle reader costs here
+_LAST = (2**63, 0)
+
+
+@dataclass(frozen=True)
+class MemoryDelivery(Delivery):
+    """An entry whose message need not be decoded; its fields are made when somebody looks at them."""
+
+    entry: Entry | None = None
+
+    def message(self) -> Message:
+        """Return the message as it was written; what somebody else wrote is decoded, if it can be."""
+        entry = cast(Entry, self.entry)
+        return streams.decode(entry.fields) if entry.message is None else entry.message
+
+
+class Network(Protocol):
+    """What may happen to a call between a service and the server."""
+
+    async def before(self) -> None:
+        """Carry the call there; BusUnavailableError if it does not arrive."""
+
+    async def after(self) -> None:
+        """Carry the answer back; BusUnavailableError if it does not arrive."""
+
+
+class Sound:
+    """A network on which every call arrives at once."""
+
+    async def before(self) -> None:
+        """Carry the call there."""
+
+    async def after(self) -> None:
+        """Carry the answer back."""
+
+
+class MemoryBus:
+    """Keeps the promises of `shared.bus.Bus`."""
+
+    read_count = 4  # less than a slice has entries, so that a whole is often read in parts
+
+    def __init__(self, server: MemoryServer, book: str, service: str, network: Network | None = None) -> None:
+        self._server = server
+        self._book = book
+        self._service = service
+        self._network = network or Sound()
+        self._owner = f"m{next(server.owners)}"
+        self._token = ""
+        self._deadline_s = 0.0
+        self._last_ids: dict[str, str] = {}
+
+    @property
+    def book(self) -> str:
+        """The book whose streams these are."""
+        return self._book
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        await self._network.before()
+        if not self._server.is_up:
+            raise BusUnavailableError("redis: the server is away")
+        done = work()
+        await self._network.after()
+        return done
+
+    # --- lease ----------------------------------------------------------------------------------
+
+    async def hold_lease(self, ttl_s: float) -> bool:
+        """Take the service's lease, or keep it."""
+        started_s = monotonic_s()
+        token = await self._call(
+            lambda: self._server.take_lease(self._service, self._token, self._owner, ttl_s)
+        )
+        if self._token and not token:
+            raise LeaseLostError(f"another instance of {self._service} is active")
+        if token:
+            self._token, self._deadline_s = token, started_s + ttl_s
+        return bool(token)
+
+    async def release_lease(self) -> None:
+        """Give the lease back."""
+        if self._token and monotonic_s() < self._deadline_s:
+            await self._call(lambda: self._server.drop_lease(self._service))
+        self._token = ""
+
+    def holds_lease(self) -> bool:
+        """Whether the lease is surely ours."""
+        return bool(self._token) and monotonic_s() < self._deadline_s
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def ensure_groups(self, read: Sequence[Stream]) -> None:
+        """Create this service's groups where they do not exist yet."""
+        for stream in read:
+            await self._call(lambda name=stream.name: self._server.make_group(name, self._service))  # type: ignore[misc]
+
+    async def read_new(self, read: Sequence[Stream], *, block: bool) -> dict[Stream, list[Delivery]]:
+        """Return entries nobody has read yet; waits a while for the first."""
+        found = await self._call(lambda: self._new(read))
+        if not found and block and await self._grown(read):
+            found = await self._call(lambda: self._new(read))
+        return found
+
+    def _new(self, read: Sequence[Stream]) -> dict[Stream, list[Delivery]]:
+        given = (
+            (stream, self._server.give_out(stream.name, self._service, self.read_count)) for stream in read
+        )
+        return {stream: _deliveries(stream, entries) for stream, entries in given if entries}
+
+    async def _grown(self, read: Sequence[Stream]) -> bool:
+        """Wait until one of the streams grows, or the server goes away; False if neither comes."""
+        names = {stream.name for stream in read}
+        grown: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def listen(name: str) -> None:
+            if (name in names or not name) and not grown.done():
+                grown.set_result(None)
+
+        self._server.on_written.append(listen)
+        try:
+            async with asyncio.timeout(BLOCK_S):
+                await grown
+        except TimeoutError:
+            return False
+        finally:
+            self._server.on_written.remove(listen)
+        return True
+
+    async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
+        """Return entries that were read and never committed, oldest first."""
+        entries = await self._call(
+            lambda: self._server.pending(stream.name, self._service, after, self.read_count)
+        )
+        return _deliveries(stream, entries)
+
+    async def has_pending(self, read: Sequence[Stream]) -> bool:
+        """Whether any of these streams has entries that were read and never committed."""
+        return await self._call(
+            lambda: any(self._server.pending(s.name, self._service, "0", 1) for s in read)
+        )
+
+    async def follow_accounts(self) -> None:
+        """Never ends: an account entry is at hand here whenever it is asked for."""
+        await asyncio.get_running_loop().create_future()
+
+    async def history(
+        self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
+    ) -> list[tuple[str, Message]]:
+        """Return (entry id, message) of a range, oldest first."""
+        first = (0, 0) if start == "-" else id_parts(start)
+        last = _LAST if end == "+" else id_parts(end)
+        entries = await self._call(lambda: self._server.streams[stream.name].between(first, last))
+        return [(d.entry_id, d.message()) for d in _deliveries(stream, entries[:count])]
+
+    async def last(self, stream: Stream) -> tuple[str, Message] | None:
+        """Return the newest entry, or None of an empty stream."""
+        entries = await self._call(lambda: self._server.streams[stream.name].entries[-1:])
+        return (entries[0].entry_id, _deliveries(stream, entries)[0].message()) if entries else None
+
+    async def account(self, entry_id: str) -> AccountReported:
+        """Return one account entry."""
+        entries = await self.history(streams.ACCOUNT, entry_id, entry_id)
+        if not entries:
+            raise UnavailableError(f"account entry {entry_id} is not there")
+        return cast(AccountReported, entries[0][1])
+
+    async def contracts(self) -> dict[str, Contract]:
+        """Return the venue's terms of every symbol of the book."""
+        return await self._call(lambda: dict(self._server.contracts))
+
+    async def write_contracts(self, contracts: Mapping[str, Contract]) -> None:
+        """Store the venue's terms."""
+        await self._call(lambda: self._server.store_contracts(contracts))
+
+    async def state(self) -> bytes | None:
+        """Return the state saved with this service's last commit."""
+        return await self._call(lambda: self._server.states.get(self._service))
+
+    async def counter(self, name: str) -> int:
+        """Return the number of the last message written under a counter."""
+        return await self._call(lambda: self._server.counters.get(name, 0))
+
+    def last_ids(self) -> dict[str, str]:
+        """Return the last id committed, by stream."""
+        return dict(self._last_ids)
+
+    async def load_marks(self) -> None:
+        """Learn from the server what this service has committed so far."""
+        self._last_ids = await self._call(lambda: dict(self._server.marks.get(self._service, {})))
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def commit(
+        self, inputs: Sequence[Delivery], outputs: Sequence[Output], state: bytes = b""
+    ) -> list[str]:
+        """Write outputs, state and mark, and acknowledge the inputs: all or nothing."""
+        ids = await self._write(inputs, outputs, state, None)
+        self._last_ids[inputs[0].stream.name] = inputs[-1].entry_id
+        return ids
+
+    async def publish(
+        self, outputs: Sequence[Output], *, counter: tuple[str, int] | None = None, state: bytes = b""
+    ) -> list[str]:
+        """Write messages that no entry caused, all or none."""
+        return await self._write((), outputs, state, counter)
+
+    async def _write(
+        self,
+        inputs: Sequence[Delivery],
+        outputs: Sequence[Output],
+        state: bytes,
+        counter: tuple[str, int] | None,
+    ) -> list[str]:
+        if not self.holds_lease():
+            raise BusUnavailableError(f"the lease of {self._service} has run out and was not renewed yet")
+        write = Write(
+            self._service,
+            self._token,
+            inputs[0].stream if inputs else None,
+            [delivery.entry_id for delivery in inputs],
+            [(streams.stream_of(o.message), o.entry_id, o.message) for o in outputs],
+            state,
+            counter,
+        )
+        try:
+            return await self._call(lambda: self._server.commit(write))
+        except Refused as refused:
+            raise _error_of(refused, self._service, inputs) from None
+
+    async def append(self, message: Message) -> str:
+        """Write a message without holding a lease."""
+        name = streams.stream_of(message).name
+        return await self._call(lambda: self._server.add(name, Entry("*", message)))
+
+    async def report_health(self, fields: Mapping[str, str]) -> None:
+        """Say how this service is."""
+        await self._call(lambda: self._server.health.__setitem__(self._service, dict(fields)))
+
+    async def health(self, service: str) -> dict[str, str]:
+        """Return what a service last said of itself."""
+        return await self._call(lambda: dict(self._server.health.get(service, {})))
+
+
+def _deliveries(stream: Stream, entries: Sequence[Entry]) -> list[Delivery]:
+    return [MemoryDelivery(stream, e.entry_id, e.raw, e) for e in entries]
+
+
+def _error_of(refused: Refused, service: str, inputs: Sequence[Delivery]) -> Exception:
+    """Return what the bus raises for a script's answer."""
+    detail = refused.detail[0] if refused.detail else ""
+    match refused.status:
+        case "ORDER":
+            return OutOfOrderError(
+                f"{inputs[0].stream.name} {inputs[0].entry_id}: oldest pending is {detail or 'none'}"
+            )
+        case "COUNTER":
+            return CounterError(int(detail))
+        case "LEASE":
+            return LeaseLostError(f"{service}: the lease is {detail or 'nobody'}'s")
+        case _:
+            return InvariantError(f"{service}: {' '.join(refused.detail)} stands there with other content")

@@ -1,0 +1,504 @@
+"""Runs schedules of faults over the mesh and has each one audited; a failing one is shrunk to its shortest.
+
+Every schedule plays at least fifty slices. What is shared between schedules: the warm-up of each market, once
+for a worker, and the market's columns (`sim/models.py`). Everything else runs anew each time.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
+
+# isort: split
+from services.inference.bundle import Bundle
+from shared import streams
+from shared.errors import InvariantError
+from shared.messages import Command, CommandGiven, ExecutionKind, ExecutionReported, Meta, OrderRequested
+from sim.auditor import PREFIX, Auditor, Finding, Rule
+from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
+from sim.market import SparseStore, sparse_market
+from sim.models import eager_bundle
+from sim.points import crash_points
+from sim.process import Fate, Process, copy_context_of_nobody
+from sim.server import Entry, MemoryServer
+from sim.venue import Cut as OrderCut
+from sim.venue import Trick
+from sim.world import Cut, World
+from venue.matching import Matching
+from venue.records import Execution, RefusedError, Side
+from venue.rules import OrderRequest
+
+ORDERS_MIN = 5
+SLICES_MORE = 30  # played until there were so many orders
+MARKETS = 4
+MARKET_SLICES = 480
+WARM_SLICES = 320  # before the first slice of a schedule
+WARM_UP_S = 60.0
+SETTLE_S = 90.0  # how long the mesh may take at the end to bring everything to its end
+LOST_S_MAX = 2.0  # of a server that writes its file every second
+LATE_PROTECTION_MS = 200_000
+MEMORY = Path("/dev/shm")  # noqa: S108 - where it is there, a folder that costs no disk
+
+_TRADED = (
+    (("EURUSD", 0.9), ("GBPUSD", -0.9)),
+    (("EURUSD", -0.9), ("USDCHF", 0.9)),
+    (("GBPUSD", 0.9), ("USDCHF", -0.9)),
+    (("EURUSD", 0.9), ("USDCHF", 0.9)),
+)
+
+
+@dataclass
+class Outcome:
+    """What became of a schedule."""
+
+    schedule: Schedule
+    findings: list[Finding]
+    slices: int
+    orders: int
+    faults_fired: int
+    passed: Counter[str]  # crash points, by how often they were passed
+    hits: Counter[str]  # crash points at which a process died or stood still
+    story: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a rule was broken, or the schedule was not one."""
+        return bool(self.findings)
+
+
+# --- one schedule ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One market with its models, and what the server holds after its warm-up."""
+
+    store: SparseStore
+    bundle: Bundle
+    base: MemoryServer
+
+
+@lru_cache(maxsize=MARKETS)
+def setting_of(market: int) -> Setting:
+    """Return a market, warmed up by the live services themselves."""
+    wanted = dict(_TRADED[market])
+    store = sparse_market(market, MARKET_SLICES, frozenset(wanted))
+    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts))
+    with _folder() as folder:
+        world = World(market, store, WARM_SLICES, bundle, folder)
+        world.run(_warm_up)
+        return Setting(store, bundle, world.server)
+
+
+async def _warm_up(world: World) -> None:
+    features = world.server.streams[streams.FEATURES.name]
+    while not (features.entries and world.is_calm()):
+        await world.rest(0.5)
+        if world.loop.time() > WARM_UP_S:
+            raise InvariantError("the mesh does not warm up")
+
+
+def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
+    """Run one schedule and audit it."""
+    setting = setting_of(schedule.market)
+    with _folder() as folder:
+        world = World(
+            schedule.seed,
+            setting.store,
+            WARM_SLICES,
+            setting.bundle,
+            folder,
+            setting.base,
+            dict.fromkeys(schedule.twins, 2),
+        )
+        chaos = Chaos(world, schedule)
+        problem: list[Finding] = []
+        try:
+            world.run(chaos.play)
+        except InvariantError as error:
+            problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
+        findings = [*problem, *chaos.findings]
+    return Outcome(
+        schedule,
+        findings,
+        world.slice - WARM_SLICES,
+        chaos.auditor.orders_sent,
+        world.faults_fired,
+        chaos.passed,
+        chaos.hits,
+        [f"{at_s:8.3f} {text}" for at_s, text in world.story] if with_story or findings else [],
+    )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tradeguard-", dir=MEMORY if MEMORY.is_dir() else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+class Chaos:
+    """Lets a schedule happen to a world."""
+
+    def __init__(self, world: World, schedule: Schedule) -> None:
+        self._world = world
+        self._schedule = schedule
+        self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
+        self._points = crash_points()
+        self.auditor = Auditor(world)
+        self.passed: Counter[str] = Counter()
+        self.hits: Counter[str] = Counter()
+        self.findings: list[Finding] = []
+        world.watch = self._watch
+
+    async def play(self, world: World) -> None:
+        """Play the market with all that goes wrong, then in peace, and have it judged."""
+        for number in range(SLICES_MIN):
+            self._begin(number)
+            await world.play_slice()
+        while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
+            await world.play_slice()
+        self._make_peace()
+        until_s = world.loop.time() + SETTLE_S
+        while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
+            await world.rest(1.0)
+            if self._is_settled():
+                await world.play_slice()
+                await world.play_slice()
+                if self._is_settled():
+                    break
+        world.faults_fired += len(world.venue.fired)
+        self.findings += self.auditor.judge()
+
+    def _begin(self, number: int) -> None:
+        """Have the faults of a slice happen when it is time for them."""
+        for fault in self._schedule.faults:
+            if fault.slice == number:
+                self._world.loop.call_later(
+                    fault.after_s, self._happen, fault, context=copy_context_of_nobody()
+                )
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._world.loop.call_later(seconds, work, context=copy_context_of_nobody())
+
+    # --- crash points -------------------------------------------------------------------------------
+
+    def _watch(self, process: Process, point: str) -> Fate | None:
+        self.passed[point] += 1
+        if self.passed[point] == 1 and point not in self._points:
+            raise InvariantError(f"{point} is passed, but is not in the list of crash points")
+        armed = self._at_points.get(point)
+        if not armed:
+            return None
+        left, fault = armed.pop(0)
+        if left > 1:
+            armed.insert(0, (left - 1, fault))
+            return None
+        self.hits[point] += 1
+        dies = fault.kind is FaultKind.DIE_AT
+        self._world.fired(f"{process.service}#{process.number} {fault.kind}: {point}")
+        return Fate(dies, fault.seconds)
+
+    # --- what goes wrong ----------------------------------------------------------------------------
+
+    def _happen(self, fault: Fault) -> None:
+        if not self._world.has_peace:
+            _HAPPENINGS[fault.kind](self, fault)
+
+    def arm(self, fault: Fault) -> None:
+        """Wait for a process at a crash point."""
+        self._at_points.setdefault(fault.point, []).append((fault.nth, fault))
+
+    def strike(self, fault: Fault) -> None:
+        """Let one instance of a service die, stop or stand still."""
+        alive = [
+            process
+            for (service, _), process in sorted(self._world.processes.items())
+            if service == fault.service and not process.is_dead
+        ]
+        if not alive:
+            return
+        process = alive[fault.nth % len(alive)]
+        self._world.fired(f"{process.service}#{process.number} {fault.kind} ({fault.seconds:.2f} s)")
+        match fault.kind:
+            case FaultKind.DIE:
+                process.kill()
+            case FaultKind.STOP:
+                process.stop()
+            case _:
+                process.stand_still(fault.seconds)
+
+    def redis_goes(self, fault: Fault) -> None:
+        """Let the server be away for a while; it may come back older."""
+        server = self._world.server
+        if not server.is_up:
+            return
+        server.is_up = False
+        for listener in list(server.on_written):
+            listener("")
+        lost = ""
+        if fault.kind is FaultKind.REDIS_OLDER:
+            lost = f", {server.go_back(min(fault.seconds, LOST_S_MAX))} changes lost"
+        self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s{lost})")
+        self._later(fault.seconds, self.redis_comes)
+
+    def redis_comes(self) -> None:
+        """Let the server answer again; nobody's connection has outlived it."""
+        self._world.server.is_up = True
+        for way in self._world.ways.values():
+            way.is_stale = True
+
+    def cut_call(self, fault: Fault) -> None:
+        """Break a call of a service to the server."""
+        self._world.cuts.append(Cut(fault.service, fault.nth, fault.kind is FaultKind.REDIS_MUTE))
+
+    def fill_disk(self, fault: Fault) -> None:
+        """Let the journal's disk be full for a while."""
+        self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
+        self._world.outside.is_disk_full = True
+        self._later(fault.seconds, lambda: setattr(self._world.outside, "is_disk_full", False))
+
+    def trouble_venue(self, fault: Fault) -> None:
+        """Let something go wrong at the venue or on the way to it."""
+        venue = self._world.venue
+        match fault.kind:
+            case FaultKind.VENUE_AWAY:
+                venue.is_reachable = False
+                venue.disconnect()
+                self._later(fault.seconds, lambda: setattr(venue, "is_reachable", True))
+            case FaultKind.DISCONNECT:
+                venue.disconnect()
+            case FaultKind.GOODBYE:
+                venue.disconnect(fault.detail)
+            case FaultKind.GRANT_VOID:
+                venue.void_token()
+            case FaultKind.NEWS:
+                if not venue.wires:
+                    return
+                venue.tell_news(fault.detail)
+            case FaultKind.SILENCE:
+                venue.silent_until_s = self._world.loop.time() + fault.seconds
+        self._world.fired(f"{fault.kind} {fault.detail} ({fault.seconds:.2f} s)")
+
+    def load_venue(self, fault: Fault) -> None:
+        """Prepare what goes wrong with the next order or request; it fires there."""
+        venue = self._world.venue
+        match fault.kind:
+            case FaultKind.TRICK:
+                venue.tricks.append((Trick(fault.detail), fault.seconds))
+            case FaultKind.CUT_ORDER:
+                venue.cuts.append(OrderCut(fault.detail))
+            case FaultKind.REFUSE_ORDER:
+                venue.refusals += 1
+            case FaultKind.VENUE_ERROR:
+                venue.errors += 1
+            case FaultKind.NO_PROTECTION:
+                venue.protections.append(None)
+            case FaultKind.LATE_PROTECTION:
+                venue.protections.append(LATE_PROTECTION_MS)
+
+    def step_clock(self, fault: Fault) -> None:
+        """Step the machine's wall clock."""
+        self._world.clock.step_wall(fault.seconds)
+        self._world.fired(f"{fault.kind} by {fault.seconds} s")
+
+    def command(self, fault: Fault) -> None:
+        """Let the operator command something."""
+        if not self._world.server.is_up:
+            return
+        now = self._world.clock.now()
+        given = CommandGiven(
+            meta=Meta.root(f"command:{self._world.loop.time()}", now),
+            command=Command(fault.detail),
+            who="operator",
+            why="chaos",
+        )
+        self._world.server.add(streams.COMMANDS.name, Entry("*", given))
+        self._world.fired(f"{fault.kind} {fault.detail}")
+
+    def halt(self, fault: Fault) -> None:
+        """Make the halt file, and take it away again."""
+        self._world.outside.halt_file.touch()
+        self.auditor.note_halt_file(is_there=True)
+        self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
+        self._later(fault.seconds, self.take_halt_file_away)
+
+    def take_halt_file_away(self) -> None:
+        """Let orders go on."""
+        self._world.outside.halt_file.unlink(missing_ok=True)
+        self.auditor.note_halt_file(is_there=False)
+
+    def litter(self, fault: Fault) -> None:
+        """Write what no service of ours writes."""
+        server = self._world.server
+        entries = server.streams[fault.detail]
+        if not server.is_up or (not entries.ids and fault.detail in ("bars", "features")):
+            return
+        if fault.detail == "bars":  # the last bar once more, at a place where none belongs
+            place, entry = entries.ids[-1], Entry("", entries.entries[-1].message)
+        else:
+            place, entry = (entries.ids or [(0, 0)])[-1], Entry("", None, {"type": "Garbage", "text": "?"})
+        of_market = fault.detail in ("bars", "features")
+        entry.entry_id = f"{place[0]}-{max(place[1], 8) + 1}" if of_market else "*"
+        server.add(fault.detail, entry)
+        self._world.fired(f"{fault.kind} on {fault.detail}")
+
+    def mute_webhook(self, fault: Fault) -> None:
+        """Let the webhook not answer for a while."""
+        webhook = self._world.outside.webhook
+        webhook.is_up = False
+        self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
+        self._later(fault.seconds, lambda: setattr(webhook, "is_up", True))
+
+    def by_hand(self, fault: Fault) -> None:
+        """Let somebody use the account beside us."""
+        hands = dict(zip(HANDS, (_open_foreign, _close_ours, _bare_ours), strict=True))
+        if self._world.venue.by_hand(hands[fault.detail]):
+            self._world.fired(f"{fault.kind} {fault.detail}")
+
+    # --- peace --------------------------------------------------------------------------------------
+
+    def _make_peace(self) -> None:
+        """End every fault that lasts, and what was to come."""
+        world, venue = self._world, self._world.venue
+        world.has_peace = True
+        self._at_points.clear()
+        world.cuts.clear()
+        venue.tricks.clear()
+        venue.cuts.clear()
+        venue.protections.clear()
+        venue.refusals = venue.errors = 0
+        venue.is_reachable = world.outside.webhook.is_up = True
+        world.outside.is_disk_full = False
+        self.take_halt_file_away()
+        if not world.server.is_up:
+            self.redis_comes()
+        world.tell("peace")
+
+    def _is_settled(self) -> bool:
+        """Whether every order has come to its end, and everything is handled."""
+        if not self._world.is_calm() or not self._world.venue.wires:
+            return False
+        last: dict[str, ExecutionKind] = {}
+        for entry in self._world.server.streams[streams.EXECUTIONS.name].entries:
+            if isinstance(entry.message, ExecutionReported):
+                last[entry.message.client_order_id] = entry.message.kind
+        requested = {
+            entry.message.client_order_id
+            for entry in self._world.server.streams[streams.ORDERS.name].entries
+            if isinstance(entry.message, OrderRequested)
+        }
+        return requested <= last.keys() and not set(last.values()) & _OPEN
+
+
+_OPEN = {
+    ExecutionKind.SENT,
+    ExecutionKind.ACCEPTED,
+    ExecutionKind.PARTIALLY_FILLED,
+    ExecutionKind.FILLED,
+    ExecutionKind.REPAIRING,
+    ExecutionKind.UNKNOWN,
+    ExecutionKind.CLOSING,
+}
+
+_HAPPENINGS: dict[FaultKind, Callable[[Chaos, Fault], None]] = {
+    FaultKind.DIE_AT: Chaos.arm,
+    FaultKind.PAUSE_AT: Chaos.arm,
+    FaultKind.DIE: Chaos.strike,
+    FaultKind.STOP: Chaos.strike,
+    FaultKind.PAUSE: Chaos.strike,
+    FaultKind.REDIS_AWAY: Chaos.redis_goes,
+    FaultKind.REDIS_OLDER: Chaos.redis_goes,
+    FaultKind.REDIS_CUT: Chaos.cut_call,
+    FaultKind.REDIS_MUTE: Chaos.cut_call,
+    FaultKind.DISK_FULL: Chaos.fill_disk,
+    FaultKind.VENUE_AWAY: Chaos.trouble_venue,
+    FaultKind.DISCONNECT: Chaos.trouble_venue,
+    FaultKind.GOODBYE: Chaos.trouble_venue,
+    FaultKind.SILENCE: Chaos.trouble_venue,
+    FaultKind.GRANT_VOID: Chaos.trouble_venue,
+    FaultKind.NEWS: Chaos.trouble_venue,
+    FaultKind.TRICK: Chaos.load_venue,
+    FaultKind.CUT_ORDER: Chaos.load_venue,
+    FaultKind.REFUSE_ORDER: Chaos.load_venue,
+    FaultKind.VENUE_ERROR: Chaos.load_venue,
+    FaultKind.NO_PROTECTION: Chaos.load_venue,
+    FaultKind.LATE_PROTECTION: Chaos.load_venue,
+    FaultKind.CLOCK_STEP: Chaos.step_clock,
+    FaultKind.COMMAND: Chaos.command,
+    FaultKind.HALT_FILE: Chaos.halt,
+    FaultKind.GARBAGE: Chaos.litter,
+    FaultKind.WEBHOOK_AWAY: Chaos.mute_webhook,
+    FaultKind.BY_HAND: Chaos.by_hand,
+}
+
+
+# --- the operator's hand at the venue ---------------------------------------------------------------
+
+
+def _open_foreign(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
+    request = OrderRequest(symbol="USDCHF", side=Side.BUY, volume_cents=100_000, label="by hand")
+    return matching.submit(request, now_ms, market_open=True)
+
+
+def _ours(matching: Matching) -> int:
+    for number, position in matching.positions.items():
+        if position.label.startswith(PREFIX):
+            return number
+    raise RefusedError("POSITION_NOT_FOUND", "none is ours")
+
+
+def _close_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
+    number = _ours(matching)
+    return matching.close(number, matching.positions[number].volume_cents, now_ms, market_open=True)
+
+
+def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
+    number = _ours(matching)
+    return matching.amend(number, None, matching.positions[number].target_points, now_ms)
+
+
+# --- many schedules ---------------------------------------------------------------------------------
+
+
+def run_seed(seed: int) -> Outcome:
+    """Draw and run the schedule of a seed."""
+    outcome = run_schedule(draw(seed, MARKETS))
+    gc.collect()
+    return outcome
+
+
+def shrink(schedule: Schedule, still_fails: Callable[[Schedule], bool] | None = None) -> Schedule:
+    """Return the shortest schedule that fails as this one does: without the faults that do not matter.
+
+    Args:
+        schedule: one that fails.
+        still_fails: whether a schedule does; running it tells, if it is not given.
+    """
+    fails = still_fails or (lambda each: run_schedule(each).failed)
+    size = max(1, len(schedule.faults) // 2)
+    while size:
+        at = 0
+        while at < len(schedule.faults):
+            shorter = replace(schedule, faults=schedule.faults[:at] + schedule.faults[at + size :])
+            if fails(shorter):
+                schedule = shorter
+            else:
+                at += size
+        size //= 2
+    for twin in schedule.twins:
+        alone = replace(schedule, twins=tuple(each for each in schedule.twins if each != twin))
+        if fails(alone):
+            schedule = alone
+    return schedule

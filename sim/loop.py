@@ -1,0 +1,267 @@
+"""An event loop on virtual time: nothing is waited for, and the same program takes the same steps every time.
+
+When nothing is ready the time jumps to the next timer. Every callback belongs to the process that it was
+scheduled by (a context variable), so that a process can be stopped in its tracks, go on later, or be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from asyncio import Handle, TimerHandle
+from asyncio.events import _set_running_loop
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+
+from shared.errors import InvariantError
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+START = datetime(2025, 1, 6, 8, 0, tzinfo=UTC)
+
+
+_NUMBERS = count()
+
+
+class _Future(asyncio.Future[Any]):
+    """A future with a place in every set: asyncio keeps them in sets, in the order of their hashes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._number = next(_NUMBERS)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Task(asyncio.Task[T]):
+    """A task with a place in every set."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        self._number = next(_NUMBERS)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class Owner:
+    """What callbacks belong to: a process, which may be stopped or gone."""
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order they were made
+        self.parked: list[Handle] = []  # what would have run while it was stopped, in order
+
+
+OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
+
+
+class VirtualLoop(asyncio.AbstractEventLoop):
+    """Runs callbacks in order of time, then of arrival. Opens nothing and has no threads."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._ready: deque[tuple[Handle, Owner | None]] = deque()
+        self._timers: list[tuple[float, int, TimerHandle, Owner | None]] = []  # heap
+        self._arrivals = 0
+        self._stopping = self._running = self._closed = False
+        self.errors: list[dict[str, Any]] = []  # what no task has caught
+        self.steps = 0
+
+    # --- running --------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return virtual seconds since the loop was made."""
+        return self._now_s
+
+    def run_forever(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            InvariantError: nothing is ready and nothing will be.
+        """
+        self._running = True
+        _set_running_loop(self)
+        try:
+            while not self._stopping:
+                self._step()
+        finally:
+            self._stopping = self._running = False
+            _set_running_loop(None)
+
+    def _step(self) -> None:
+        """Run what is ready now; if nothing is, let the time jump."""
+        if not self._ready:
+            while self._timers and self._timers[0][2].cancelled():
+                heapq.heappop(self._timers)
+            if not self._timers:
+                raise InvariantError("every task waits for what will never happen")
+            self._now_s = max(self._now_s, self._timers[0][0])
+        while self._timers and self._timers[0][0] <= self._now_s:
+            _, _, timer, owner = heapq.heappop(self._timers)
+            self._ready.append((timer, owner))
+        for _ in range(len(self._ready)):
+            handle, owner = self._ready.popleft()
+            if handle.cancelled():
+                continue
+            if owner is not None and owner.is_stopped:
+                owner.parked.append(handle)
+            else:
+                self.steps += 1
+                handle._run()
+
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        """Run until a future is done, and return its result."""
+        task: asyncio.Future[T] = asyncio.ensure_future(cast(Awaitable[T], future), loop=self)
+        task.add_done_callback(self._stop_after)
+        self.run_forever()
+        task.remove_done_callback(self._stop_after)
+        return task.result()
+
+    def _stop_after(self, _: asyncio.Future[Any]) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop after this step."""
+        self._stopping = True
+
+    def is_running(self) -> bool:
+        """Whether it runs."""
+        return self._running
+
+    def is_closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
+    def close(self) -> None:
+        """Forget what was to come."""
+        self._closed = True
+        self._ready.clear()
+        self._timers.clear()
+
+    def wake(self, owner: Owner) -> None:
+        """Let a stopped process go on where it stood."""
+        owner.is_stopped = False
+        parked, owner.parked = owner.parked, []
+        self._ready.extend((handle, owner) for handle in parked)
+
+    # --- scheduling -----------------------------------------------------------------------------
+
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> Handle:
+        """Run a callback in the next step."""
+        context = context or copy_context()
+        handle = Handle(callback, args, self, context)
+        self._ready.append((handle, context.get(OWNER)))
+        return handle
+
+    call_soon_threadsafe = call_soon  # there are no threads
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> TimerHandle:
+        """Run a callback after so many virtual seconds."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> TimerHandle:
+        """Run a callback at a virtual time."""
+        context = context or copy_context()
+        timer = TimerHandle(when, callback, args, self, context)
+        self._arrivals += 1
+        heapq.heappush(self._timers, (when, self._arrivals, timer, context.get(OWNER)))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
+        """Nothing to do: a cancelled timer is passed over when it is due."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a future of this loop."""
+        return _Future(self)
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Return a task, which belongs to the process that it was made by."""
+        task: asyncio.Task[T] = _Task(coro, loop=self, name=name, context=context)
+        owner = context.get(OWNER) if context is not None else OWNER.get()
+        if owner is not None:
+            owner.tasks[task] = None
+            task.add_done_callback(lambda done: owner.tasks.pop(done, None))
+        return task
+
+    def run_in_executor(
+        self, executor: object, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Run it here and now: a thread would bring chance in."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - whoever awaits it gets it
+            done.set_exception(error)
+        return done
+
+    # --- what asyncio asks of a loop --------------------------------------------------------------
+
+    def get_debug(self) -> bool:
+        """Tell that it is not in debug mode."""
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Keep it off."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep what nobody caught."""
+        self.errors.append(context)
+
+    async def shutdown_asyncgens(self) -> None:
+        """Nothing is kept of them."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its base
+        """There is none."""
+
+
+class VirtualClock:
+    """The machine's clocks on a loop's time; the wall clock can be stepped."""
+
+    def __init__(self, loop: VirtualLoop, start: datetime = START) -> None:
+        self._loop = loop
+        self._start = start
+
+    def now(self) -> datetime:
+        """Return the wall time."""
+        return self._start + timedelta(seconds=self._loop.time())
+
+    def monotonic_s(self) -> float:
+        """Return the loop's time."""
+        return self._loop.time()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait that long."""
+        await asyncio.sleep(delay_s)
+
+    def step_wall(self, seconds: float) -> None:
+        """Step the wall clock alone, as an operator or NTP does; no time passes."""
+        self._start += timedelta(seconds=seconds)

@@ -1,0 +1,228 @@
+"""What a bus promises; every server that we support passes it, and the one in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+
+from shared import streams
+from shared.bus import Bus, BusUnavailableError, CounterError, OutOfOrderError, Output
+from shared.errors import InvariantError, LeaseLostError
+from shared.messages import Message
+from shared.streams import Stream
+from tests.builders import MONDAY, a_bar, an_event
+
+
+class Instances(Protocol):
+    """Opens instances of one service on a book of the test's own."""
+
+    async def open(self) -> Bus:
+        """Return an instance that has not asked for the lease."""
+
+    async def open_away(self) -> Bus:
+        """Return an instance whose server does not answer."""
+
+    async def end_lease(self) -> None:
+        """Let the holder's lease end on the server, without its knowledge."""
+
+    async def group(self, stream: Stream) -> tuple[str, int, int]:
+        """Return name, pending and lag of a stream's one group, as the server shows them."""
+
+
+async def start(instances: Instances, ttl_s: float = 5.0) -> Bus:
+    bus = await instances.open()
+    assert await bus.hold_lease(ttl_s)
+    await bus.ensure_groups([streams.BARS])
+    return bus
+
+
+async def messages(bus: Bus, stream: Stream) -> list[Message]:
+    return [message for _, message in await bus.history(stream)]
+
+
+def bars(n: int) -> list[Output]:
+    closes = [MONDAY + timedelta(minutes=5 * i) for i in range(n)]
+    return [Output(a_bar(open_time=at), streams.market_id(at + timedelta(minutes=5))) for at in closes]
+
+
+async def take_over(instances: Instances) -> Bus:
+    """The holder dies, its lease ends, the next one starts."""
+    await instances.end_lease()
+    return await start(instances)
+
+
+async def test_bar_read_but_not_committed_is_delivered_again(instances: Instances) -> None:
+    """A crash between reading and committing loses nothing and doubles nothing."""
+    first = await start(instances)
+    await first.publish(bars(1))
+    read = await first.read_new([streams.BARS], block=False)  # the process dies here
+    second = await take_over(instances)
+    again = await second.read_pending(streams.BARS)
+    assert again == read[streams.BARS]
+    await second.commit(again, [Output(an_event())])
+    assert await second.read_pending(streams.BARS) == []
+    assert [message for _, message in await second.history(streams.EVENTS)] == [an_event()]
+
+
+async def test_a_commit_repeated_writes_nothing(instances: Instances) -> None:
+    """An answer that was lost makes the caller commit again: the mark says it is done."""
+    bus = await start(instances)
+    await bus.publish(bars(1))
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    assert len(await bus.commit(read, [Output(an_event())], b"state")) == 1
+    assert await bus.commit(read, [Output(an_event())], b"other") == []
+    assert len(await bus.history(streams.EVENTS)) == 1
+    assert await bus.state() == b"state"
+
+
+async def test_several_inputs_are_one_step(instances: Instances) -> None:
+    """A slice's bars are acknowledged together with what was made of them."""
+    bus = await start(instances)
+    await bus.publish(bars(5))
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    await bus.commit(read, [Output(an_event())])
+    assert await bus.read_pending(streams.BARS) == []
+    assert bus.last_ids() == {"bars": read[-1].entry_id}
+
+
+async def test_an_older_pending_entry_cannot_be_jumped_over(instances: Instances) -> None:
+    """An entry delivered to an instance that never handled it comes before all later ones."""
+    sleeper = await start(instances)
+    await sleeper.publish(bars(2))
+    stolen = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
+    bus = await take_over(instances)
+    with pytest.raises(OutOfOrderError, match=stolen[0].entry_id):
+        await bus.commit(stolen[1:], [])
+    assert await bus.read_pending(streams.BARS) == stolen
+
+
+async def test_who_lost_the_lease_writes_nothing(instances: Instances) -> None:
+    """A paused process that wakes up after a take-over is refused by the server."""
+    sleeper = await start(instances)
+    await sleeper.publish(bars(1))
+    read = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
+    await take_over(instances)
+    with pytest.raises(LeaseLostError):
+        await sleeper.commit(read, [Output(an_event())])
+    with pytest.raises(LeaseLostError):
+        await sleeper.hold_lease(5.0)
+    assert await sleeper.history(streams.EVENTS) == []
+
+
+async def test_who_is_past_its_own_deadline_writes_nothing(instances: Instances) -> None:
+    """The holder does not even ask the server once its own clock says the lease may be over."""
+    bus = await start(instances, ttl_s=0.05)
+    await asyncio.sleep(0.06)
+    with pytest.raises(BusUnavailableError, match="lease"):
+        await bus.publish(bars(1))
+    assert await bus.history(streams.BARS) == []
+
+
+async def test_a_lease_nobody_took_is_still_ours(instances: Instances) -> None:
+    """A server that was away for longer than a lease does not make every service start anew."""
+    bus = await start(instances, ttl_s=0.05)
+    await asyncio.sleep(0.08)
+    assert await bus.hold_lease(5.0)
+    await bus.publish(bars(1))
+    assert len(await bus.history(streams.BARS)) == 1
+
+
+async def test_only_one_instance_holds_the_lease(instances: Instances) -> None:
+    """A second instance stands by."""
+    first = await start(instances)
+    second = await instances.open()
+    assert not await second.hold_lease(5.0)
+    await first.release_lease()
+    assert await second.hold_lease(5.0)
+
+
+async def test_an_identical_entry_counts_as_written(instances: Instances) -> None:
+    """A writer that repeats itself after a crash changes nothing and is not refused."""
+    bus = await start(instances)
+    await bus.publish(bars(3))
+    await bus.publish(bars(4))
+    assert len(await bus.history(streams.BARS)) == 4
+
+
+async def test_an_entry_with_other_content_is_refused_whole(instances: Instances) -> None:
+    """History is not rewritten, and nothing of a refused write is left behind."""
+    bus = await start(instances)
+    await bus.publish(bars(1))
+    other = Output(a_bar(tick_volume=21), bars(1)[0].entry_id)
+    with pytest.raises(InvariantError, match="other content"):
+        await bus.publish([Output(an_event()), other])
+    assert await bus.history(streams.EVENTS) == []
+    assert [message for _, message in await bus.history(streams.BARS)] == [a_bar()]
+
+
+async def test_numbered_messages_have_no_gap_and_no_double(instances: Instances) -> None:
+    """The journal is the outbox: only number stored + 1 is written."""
+    bus = await start(instances)
+    await bus.publish([Output(an_event("1"))], counter=("executions:number", 1))
+    for wrong in (1, 3):
+        with pytest.raises(CounterError) as caught:
+            await bus.publish([Output(an_event("x"))], counter=("executions:number", wrong))
+        assert caught.value.stored == 1
+    assert await bus.counter("executions:number") == 1
+    assert len(await bus.history(streams.EVENTS)) == 1
+
+
+async def test_a_server_that_is_away_is_told_as_unavailable(instances: Instances) -> None:
+    """Unknown outcome: the caller starts again from what the server has."""
+    with pytest.raises(BusUnavailableError):
+        await (await instances.open_away()).hold_lease(5.0)
+
+
+async def test_where_a_service_is_can_be_seen_in_its_group(instances: Instances) -> None:
+    """`XINFO GROUPS` shows name, lag and pending as they are."""
+    bus = await start(instances)
+    await bus.publish(bars(3))
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    await bus.commit(read[:2], [])
+    assert await instances.group(streams.BARS) == ("features", 1, 0)
+
+
+async def test_what_was_read_and_committed_is_known_after_a_restart(instances: Instances) -> None:
+    """A decision names what it has seen: the next instance goes on counting where the last one stood."""
+    first = await start(instances)
+    await first.publish(bars(2))
+    read = (await first.read_new([streams.BARS], block=False))[streams.BARS]
+    await first.commit(read, [], b"state")
+    second = await take_over(instances)
+    assert second.last_ids() == {}
+    await second.load_marks()
+    assert (second.last_ids(), await second.state()) == ({"bars": read[-1].entry_id}, b"state")
+
+
+async def test_a_commit_that_reaches_beyond_the_mark_is_refused_whole(instances: Instances) -> None:
+    """Half of it done and half not: whoever asks for that has lost its place."""
+    bus = await start(instances)
+    await bus.publish(bars(2))
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    await bus.commit(read[:1], [])
+    with pytest.raises(InvariantError):
+        await bus.commit(read, [Output(an_event())])
+    assert await bus.history(streams.EVENTS) == []
+
+
+async def test_a_blocked_read_returns_with_what_comes(instances: Instances) -> None:
+    """A reader does not poll: it is told."""
+    bus = await start(instances)
+    reading = asyncio.create_task(bus.read_new([streams.BARS], block=True))
+    await asyncio.sleep(0.02)
+    await bus.publish(bars(1))
+    assert [delivery.message() for delivery in (await reading)[streams.BARS]] == [a_bar()]
+
+
+async def test_an_entry_can_be_asked_for_by_itself(instances: Instances) -> None:
+    """The newest one, a range, and nothing where there is nothing."""
+    bus = await start(instances)
+    assert await bus.last(streams.BARS) is None
+    await bus.publish(bars(3))
+    ids = [output.entry_id for output in bars(3)]
+    assert [entry_id for entry_id, _ in await bus.history(streams.BARS, ids[1], ids[2])] == ids[1:]
+    assert len(await bus.history(streams.BARS, count=2)) == 2
+    assert (await bus.last(streams.BARS) or ("",))[0] == ids[2]
