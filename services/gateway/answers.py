@@ -97,7 +97,7 @@ class Answers:
     async def on_refusal(self, received: Received) -> None:
         """Take an error that answers an order, an amendment or a closing."""
         error = error_of(received.message)
-        purpose, _, client_order_id = received.request_id.partition(":")
+        purpose, client_order_id, *_ = (*received.request_id.split(":"), "")
         record = self._journal.order(client_order_id) if client_order_id else None
         if error is None or record is None:
             log.warning("venue.error", request=received.request_id, error=str(error))

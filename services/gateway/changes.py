@@ -82,11 +82,11 @@ class Changes:
         except (VenueError, InputError) as error:
             session.link.abort(f"the changed terms cannot be read: {error}")  # a new session reads them all
             return
-        await self._publish(session.contracts)
+        await self.publish(session.contracts)
         for before, after in changed:
             self._alarms.tell_soon(f"{after.symbol}: {_difference(before, after)}", Severity.WARNING)
 
-    async def _publish(self, contracts: Mapping[str, Contract]) -> None:
+    async def publish(self, contracts: Mapping[str, Contract]) -> None:
         """Write the terms, however long the server is away: an account entry without its terms blocks."""
         while True:
             try:

@@ -16,7 +16,6 @@ from services.gateway.protocol import oa
 from services.gateway.refusals import VenueError
 from services.gateway.session import Session
 from services.gateway.transport import Place
-from shared.bus import Bus
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, UnavailableError
 from shared.log import get_logger
@@ -50,14 +49,14 @@ class Connection:
     def __init__(
         self,
         where: Callable[[], tuple[Place, Credentials]],
-        bus: Bus,
+        book: str,
         desk: Desk,
         feed: Feed,
         symbols: tuple[str, ...],
         retry: Retry,
     ) -> None:
         self._where = where
-        self._bus = bus
+        self._book = book
         self._desk = desk
         self._feed = feed
         self._symbols = symbols
@@ -122,10 +121,10 @@ class Connection:
         self, link: Link, who: Credentials, inbox: asyncio.Queue[Received], host: str
     ) -> Session:
         """Authorise, subscribe, learn the quotes, backfill, reconcile; then pump until the session ends."""
-        session = await Session.open(link, who, self._bus.book, self._symbols)
+        session = await Session.open(link, who, self._book, self._symbols)
         due = asyncio.create_task(_end_when_due(session, who))
         try:
-            await self._bus.write_contracts(session.contracts)
+            await self._desk.changes.publish(session.contracts)
             await self._desk.account.open(session)
             self._feed.learn(session)
             await self._first_quotes(session, inbox)

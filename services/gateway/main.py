@@ -115,7 +115,7 @@ def wire(
         history_spare,
     )
     retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
-    connection = Connection(where, bus, desk, feed, settings.symbols, retry)
+    connection = Connection(where, bus.book, desk, feed, settings.symbols, retry)
     handlers = GatewayHandlers(desk)
 
     async def start() -> None:

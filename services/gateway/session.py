@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -48,6 +49,7 @@ class Session:
         self._assets = assets
         self._ids = {contract.symbol: symbol_id for symbol_id, contract in contracts.items()}
         self._account_id = account_id
+        self._numbers = itertools.count(1)  # of what may be sent again: each time under an id of its own
         self.ended = asyncio.Event()  # the account's session; the link may live on
         self.why_ended = ""
 
@@ -247,7 +249,7 @@ class Session:
         )
 
     def send_amend(self, client_order_id: str, position_id: int, stop: Decimal, target: Decimal) -> None:
-        """Set both levels of a position: one left out would be removed. Answers carry `amend:...`."""
+        """Set both levels: one left out would be removed. Answers carry `amend:<id>:<number>`."""
         self.link.send(
             oa.ProtoOAAmendPositionSLTPReq(
                 ctidTraderAccountId=self._account_id,
@@ -255,18 +257,18 @@ class Session:
                 stopLoss=float(stop),
                 takeProfit=float(target),
             ),
-            f"amend:{client_order_id}",
+            f"amend:{client_order_id}:{next(self._numbers)}",
         )
 
     def send_close(self, client_order_id: str, position_id: int, volume_units: Decimal) -> None:
-        """Close a position at the market. Answers carry `close:...`."""
+        """Close a position at the market. Answers carry `close:<id>:<number>`."""
         self.link.send(
             oa.ProtoOAClosePositionReq(
                 ctidTraderAccountId=self._account_id,
                 positionId=position_id,
                 volume=int(volume_units * terms.CENTS_PER_UNIT),
             ),
-            f"close:{client_order_id}",
+            f"close:{client_order_id}:{next(self._numbers)}",
         )
 
 

@@ -154,7 +154,7 @@ class Gateway:
             place.book, self.desk.context, self.desk.outbox, assembler, place.warmup, place.quiet_s
         )
         self.dialled = 0
-        self.connection = Connection(self._where, bus, self.desk, self.feed, SYMBOLS, place.retry)
+        self.connection = Connection(self._where, place.book, self.desk, self.feed, SYMBOLS, place.retry)
         self.handlers = GatewayHandlers(self.desk)
 
     def _where(self) -> tuple[Address, Credentials]:

@@ -243,6 +243,37 @@ async def test_session_that_cannot_be_opened_now_is_opened_later(
 
 
 @on_loop
+async def test_connection_that_carries_nothing_any_more_is_given_up(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is open for TCP, and would be for hours: what is silent for too long is dead."""
+    monkeypatch.setattr(link_module, "SILENCE_S", 3.0)
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        place.fault("link_frozen")
+        await place.step()
+        await until(lambda: gateway.dialled == 2)
+        await until(gateway.is_online)
+        await gateway.protected(a_request(book=place.book))
+        assert await place.has_alarm("connection lost (nothing heard for 3 s)")
+
+
+@on_loop
+async def test_redis_that_is_away_costs_no_try_of_the_venue(
+    tmp_path: Path, valkey: RedisServer, own_valkey: RedisServer
+) -> None:
+    """The venue answers: it is not its fault, and the session waits for the terms to be written."""
+    async with a_place(tmp_path, own_valkey.url) as place, a_gateway(place) as gateway:
+        place.retry = Retry(0.01, 1)
+        own_valkey.kill()
+        gateway.cut()
+        await until(lambda: gateway.dialled == 2)
+        await asyncio.sleep(0.5)
+        own_valkey.start()
+        await until(gateway.is_online)
+        assert gateway.dialled == 2
+
+
+@on_loop
 async def test_after_a_reconnection_the_gap_is_filled_and_the_books_compared_before_an_order_leaves(
     tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
