@@ -71,6 +71,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         "server",
         "session",
         "settings",
+        "audience",  # these keep who is connected, and what is said to whom
+        "connection",
+        "session_answers",
+        "wires",
+        "web",
+        "rest",
+        "playing",
     ),
 }
 

@@ -6,90 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from venue.credentials import ACCESS_TOKEN_LIFE_S
 from venue.money import MONEY_DIGITS
 from venue.protocol import flag_of, messages, model
 from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
 from venue.translation import FIRST_MARGIN_CALL
 
-VERSION = "91"
 BROKER = "TradeGuard simulated venue"
 LEVERAGE_SCALE = 100  # leverage is told in cents
 RETURN_PROTECTION_ORDERS = 3  # a field of the request that the official package does not know
-
-
-def application_auth(session: Session, request: Request) -> Iterable[Message]:
-    """Let the application in."""
-    if session.is_known:
-        raise RequestError("CH_CLIENT_ALREADY_AUTHENTICATED", "Application is already authorized")
-    if not session.floor.credentials.is_client(request.clientId, request.clientSecret):
-        raise RequestError("CH_CLIENT_AUTH_FAILURE", "clientId or clientSecret is incorrect")
-    session.is_known = True
-    return [messages.ProtoOAApplicationAuthRes()]
-
-
-def version(session: Session, _: Request) -> Iterable[Message]:
-    """Say which version of the protocol is spoken."""
-    return [messages.ProtoOAVersionRes(version=VERSION)]
-
-
-def account_list(session: Session, request: Request) -> Iterable[Message]:
-    """List the accounts under a token: there is one."""
-    _check_token(session, request.accessToken)
-    account = model.ProtoOACtidTraderAccount(
-        ctidTraderAccountId=session.account_id,
-        isLive=False,
-        traderLogin=session.floor.credentials.trader_login,
-    )
-    return [
-        messages.ProtoOAGetAccountListByAccessTokenRes(
-            accessToken=request.accessToken,
-            permissionScope=model.SCOPE_TRADE,
-            ctidTraderAccount=[account],
-        )
-    ]
-
-
-def account_auth(session: Session, request: Request) -> Iterable[Message]:
-    """Let a known application work with the account."""
-    _check_token(session, request.accessToken)
-    if request.ctidTraderAccountId != session.account_id:
-        raise RequestError("CH_CTID_TRADER_ACCOUNT_NOT_FOUND", "No such account under this token")
-    if session.is_authorized:
-        raise RequestError("ALREADY_LOGGED_IN", "Trading account is already authorized in this channel")
-    session.is_authorized = True
-    return [messages.ProtoOAAccountAuthRes(ctidTraderAccountId=session.account_id)]
-
-
-def refresh_token(session: Session, request: Request) -> Iterable[Message]:
-    """Give a new pair of tokens for the refresh token; the old access token is void."""
-    if not session.floor.credentials.rotate(request.refreshToken):
-        raise RequestError("CH_ACCESS_TOKEN_INVALID", "The refresh token is not valid")
-    credentials = session.floor.credentials
-    session.host.end_logins("The token was refreshed")
-    return [
-        messages.ProtoOARefreshTokenRes(
-            accessToken=credentials.access_token,
-            tokenType="bearer",
-            expiresIn=ACCESS_TOKEN_LIFE_S,
-            refreshToken=credentials.refresh_token,
-        )
-    ]
-
-
-def account_logout(session: Session, _: Request) -> Iterable[Message]:
-    """Leave the account; the connection stays."""
-    session.leave()
-    return [
-        messages.ProtoOAAccountLogoutRes(ctidTraderAccountId=session.account_id),
-        messages.ProtoOAAccountDisconnectEvent(ctidTraderAccountId=session.account_id),
-    ]
-
-
-def _check_token(session: Session, token: str) -> None:
-    if not session.floor.credentials.is_token(token):
-        raise RequestError("CH_ACCESS_TOKEN_INVALID", "The access token is not valid")
 
 
 def trader(session: Session, _: Request) -> Iterable[Message]:
@@ -110,7 +35,7 @@ def trader_of(session: Session) -> model.ProtoOATrader:
         leverageInCents=matching.terms.leverage * LEVERAGE_SCALE,
         totalMarginCalculationType=model.ProtoOATotalMarginCalculationType.Value(matching.terms.margin_sum),
         maxLeverage=matching.terms.leverage,
-        traderLogin=session.floor.credentials.trader_login,
+        traderLogin=session.floor.account.trader_login,
         accountType=model.ProtoOAAccountType.Value(matching.terms.kind),
         brokerName=BROKER,
         registrationTimestamp=session.floor.ledger.opened_ms(),
@@ -198,12 +123,6 @@ def margin_call_update(session: Session, request: Request) -> Iterable[Message]:
 
 
 ANSWERS: Mapping[str, AnswerTo] = {
-    "ProtoOAApplicationAuthReq": application_auth,
-    "ProtoOAVersionReq": version,
-    "ProtoOAGetAccountListByAccessTokenReq": account_list,
-    "ProtoOAAccountAuthReq": account_auth,
-    "ProtoOARefreshTokenReq": refresh_token,
-    "ProtoOAAccountLogoutReq": account_logout,
     "ProtoOATraderReq": trader,
     "ProtoOAReconcileReq": reconcile,
     "ProtoOAGetPositionUnrealizedPnLReq": unrealized,

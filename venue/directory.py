@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from shared.contracts import Contract
 from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, ROLL_HOUR
 
-FIRST_SYMBOL_ID = 1101
+FIRST_SYMBOL_ID = 1_101
+FIRST_LIVE_SYMBOL_ID = 10_001_102
 SYMBOL_ID_STEP = 7
 FIRST_ASSET_ID = 31
 FIRST_LEVERAGE_ID = 51
@@ -22,9 +23,10 @@ SCHEDULE_TIME_ZONE = "America/New_York"
 class Directory:
     """Symbols and assets by number and by name."""
 
-    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+    def __init__(self, contracts: Mapping[str, Contract], first_symbol_id: int = FIRST_SYMBOL_ID) -> None:
+        """Number the symbols of an environment; the other one has other numbers."""
         self.contracts = contracts
-        self._next_symbol_id = FIRST_SYMBOL_ID
+        self._next_symbol_id = first_symbol_id
         self.renumber()
         self.leverages = {FIRST_LEVERAGE_ID + rank: symbol for rank, symbol in enumerate(contracts)}
         names = [name for each in contracts.values() for name in (each.base_asset, each.quote_asset)]

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from venue.fault_names import Distortion
 from venue.faults import Fault
-from venue.protocol import Generated, messages, model
+from venue.protocol import Generated, messages, model, varint
 
 UNKNOWN_FIELD = 4_000  # a number that no public definition has
 UNKNOWN_VALUE = 99  # of an enumeration
@@ -176,17 +176,8 @@ def _is_set(message: Generated, name: str) -> bool:
 def _field(number: int, value: int | bytes) -> bytes:
     """Return a field as it stands on the wire."""
     if isinstance(value, int):
-        return _varint(number << 3 | _VARINT) + _varint(value)
-    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+        return varint(number << 3 | _VARINT) + varint(value)
+    return varint(number << 3 | _BYTES) + varint(len(value)) + value
 
 
 _MINUTES: Mapping[int, int] = {

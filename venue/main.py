@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -21,9 +21,10 @@ from shared.settings import exit_with, load
 from venue.bars import BarStore
 from venue.book import CHARGES, CONTRACTS
 from venue.certificates import CA_NAME, server_context
+from venue.connection import Lobby
 from venue.control import ControlDoor
-from venue.credentials import Credentials, load_credentials
-from venue.directory import Directory
+from venue.credentials import Credentials, Environment, load_credentials
+from venue.directory import FIRST_LIVE_SYMBOL_ID, Directory
 from venue.exchange import Exchange, Pace, Stepped
 from venue.faults import Faults, faults_of
 from venue.ledger import Ledger
@@ -32,13 +33,18 @@ from venue.market_files import open_files, open_synthetic, start_ms
 from venue.matching import Matching
 from venue.money import CENTS
 from venue.playback import Playback
-from venue.server import VenueServer
+from venue.playing import play
+from venue.rest import TokenDesk, refused
+from venue.server import Door, VenueServer
 from venue.session import Floor
-from venue.settings import VenueSettings
-from venue.terms import Terms
+from venue.settings import ACCOUNTS, VenueSettings
+from venue.terms import AccountKind, Terms
 from venue.translation import Translator
+from venue.web import WebDoor
 
 WAIT_S_MAX = 0.25  # between two looks at the time, so that the books know it
+
+_DOORS = {"port": Door(), "live_port": Door(Environment.LIVE)}
 
 log = logging.getLogger(__name__)
 
@@ -72,68 +78,115 @@ async def serve(settings: VenueSettings) -> AsyncIterator[RunningVenue]:
         UnavailableError: another venue holds the folder, or a port is taken.
     """
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ledger = Ledger(settings.state_dir)
-    try:
-        async with _opened(settings, ledger) as running:
+    with contextlib.ExitStack() as ledgers:
+        first = Ledger(settings.state_dir)  # whoever holds these books holds the folder
+        ledgers.callback(first.close)
+        credentials = load_credentials(
+            settings.state_dir,
+            applications=settings.applications,
+            accounts=[ACCOUNTS[account] for account in settings.accounts],
+            seed=settings.seed,
+            token_life_s=settings.token_life_s,
+        )
+        books = [first]
+        for account in credentials.accounts[1:]:
+            folder = settings.state_dir / "accounts" / str(account.account_id)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            books.append(Ledger(folder))
+            ledgers.callback(books[-1].close)
+        async with _opened(settings, credentials, _floors(settings, credentials, books)) as running:
             yield running
-    finally:
-        ledger.close()
 
 
 @asynccontextmanager
-async def _opened(settings: VenueSettings, ledger: Ledger) -> AsyncIterator[RunningVenue]:
-    exchange = _exchange(settings, ledger)
-    credentials = load_credentials(settings.state_dir)
-    directory = Directory(CONTRACTS)
-    translator = Translator(directory, credentials.account_id)
-    floor = Floor(
-        exchange,
-        ledger,
-        directory,
-        translator,
+async def _opened(
+    settings: VenueSettings, credentials: Credentials, floors: list[Floor]
+) -> AsyncIterator[RunningVenue]:
+    exchange = floors[0].exchange
+    lobby = Lobby(
         credentials,
+        {floor.account.account_id: floor for floor in floors},
+        exchange.faults,
+        exchange,
         requests_per_s=settings.requests_per_s,
         history_requests_per_s=settings.history_requests_per_s,
     )
-    server = VenueServer(floor)
-    exchange.listener = server
+    server = VenueServer(lobby)
     stop = asyncio.Event()
-    door = ControlDoor(exchange, server, credentials, stop, stepped=settings.speed == 0)
-    context = server_context(settings.state_dir, settings.names)
+    control = ControlDoor(floors, server, credentials, stop, stepped=settings.speed == 0)
+    rest = WebDoor(TokenDesk(credentials, server.end_grant).answer, refused)
     player: asyncio.Task[None] | None = None
     try:
-        try:
-            credentials.port = await server.start(settings.host, settings.port or credentials.port, context)
-            credentials.control_port = await door.start(settings.control_port or credentials.control_port)
-        except OSError as error:
-            raise UnavailableError(f"the venue cannot listen: {error}") from error
-        credentials.save()
+        await _open_doors(settings, credentials, server, rest, control)
         if settings.speed:
-            player = asyncio.create_task(_play(exchange, settings.speed))
+            player = asyncio.create_task(_play([floor.exchange for floor in floors], settings.speed))
             player.add_done_callback(lambda _: stop.set())  # a market that stands still is no market
-        yield RunningVenue(_ready(settings, credentials, directory), exchange, stop)
+        yield RunningVenue(_ready(settings, credentials, floors[0]), exchange, stop)
     finally:
         if player is not None:
             player.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await player
-        await door.stop()
+        await control.stop()
+        await rest.stop()
         await server.stop()
 
 
-def _exchange(settings: VenueSettings, ledger: Ledger) -> Exchange:
-    """Return the venue's core, new or as its books left it."""
-    store = _market(settings, ledger)
+async def _open_doors(
+    settings: VenueSettings,
+    credentials: Credentials,
+    server: VenueServer,
+    rest: WebDoor,
+    control: ControlDoor,
+) -> None:
+    """Open every door, on its old port where none is asked for; what is open is kept for the next start."""
+    context = server_context(settings.state_dir, settings.names)
+    ports = credentials.ports
+    has_live = any(account.environment is Environment.LIVE for account in credentials.accounts)
+    try:
+        for name, door in _DOORS.items():
+            if door.environment is Environment.DEMO or has_live:
+                asked = getattr(settings, name) or ports.get(name, 0)
+                ports[name] = server.open(door, settings.host, asked, context)
+        asked = settings.rest_port or ports.get("rest_port", 0)
+        ports["rest_port"] = await rest.start(settings.host, asked, context)
+        ports["control_port"] = await control.start(settings.control_port or ports.get("control_port", 0))
+    except OSError as error:
+        raise UnavailableError(f"the venue cannot listen: {error}") from error
+    credentials.save()
+
+
+def _floors(settings: VenueSettings, credentials: Credentials, books: list[Ledger]) -> list[Floor]:
+    """Return what the sessions of each account work with."""
+    store = _store(settings)
+    faults = _faults(settings)
+    directories = {
+        Environment.DEMO: Directory(CONTRACTS),
+        Environment.LIVE: Directory(CONTRACTS, FIRST_LIVE_SYMBOL_ID),
+    }
+    floors = []
+    for account, ledger in zip(credentials.accounts, books, strict=True):
+        directory = directories[account.environment]
+        exchange = _exchange(settings, store, ledger, faults, account.kind)
+        translator = Translator(directory, account.account_id)
+        floors.append(Floor(account, exchange, ledger, directory, translator))
+    return floors
+
+
+def _exchange(
+    settings: VenueSettings, store: BarStore, ledger: Ledger, faults: Faults, kind: AccountKind
+) -> Exchange:
+    """Return an account with its books, new or as they were left."""
+    ledger.pledge("market", _market(settings))
     begin_ms = start_ms(store, settings.start, settings.history_slices)
     ledger.pledge("start_ms", str(begin_ms))
     marked = ledger.mark("time_ms")
     time_ms = begin_ms - 1 if marked is None else int(marked)
-    faults = _faults(settings)
     pace: Pace = Paced(time_ms, settings.speed) if settings.speed else Stepped()
     return Exchange.resume(
         Playback(store, time_ms),
         Matching(
-            _terms(settings),
+            _terms(settings, kind),
             liquidity=_liquidity(settings),
             protection_delay_ms=faults.protection_delay_ms,
         ),
@@ -144,11 +197,12 @@ def _exchange(settings: VenueSettings, ledger: Ledger) -> Exchange:
     )
 
 
-def _terms(settings: VenueSettings) -> Terms:
+def _terms(settings: VenueSettings, kind: AccountKind) -> Terms:
     """Return the rules under which the account trades."""
     return Terms(
         CONTRACTS,
         charges=CHARGES,
+        kind=kind,
         deposit_asset=settings.deposit_asset,
         leverage=settings.leverage,
         margin_sum=settings.margin_sum,
@@ -176,42 +230,48 @@ def _faults(settings: VenueSettings) -> Faults:
     return faults_of(text, settings.seed)
 
 
-def _market(settings: VenueSettings, ledger: Ledger) -> BarStore:
-    """Return the market of the settings, once it is sure that the books were begun with it."""
+def _market(settings: VenueSettings) -> str:
+    """Return which market it is: books belong to one."""
+    if settings.data_dir is not None:
+        return f"files {settings.data_dir.resolve()}"
+    since = settings.market_start.isoformat()
+    return f"synthetic seed {settings.seed} from {since}, {settings.slices} slices"
+
+
+def _store(settings: VenueSettings) -> BarStore:
     folder = settings.state_dir
     if settings.data_dir is not None:
-        ledger.pledge("market", f"files {settings.data_dir.resolve()}")
         return open_files(folder, settings.data_dir)
-    since = settings.market_start.isoformat()
-    ledger.pledge("market", f"synthetic seed {settings.seed} from {since}, {settings.slices} slices")
     return open_synthetic(folder, seed=settings.seed, start=settings.market_start, slices=settings.slices)
 
 
-async def _play(exchange: Exchange, speed: float) -> None:
+async def _play(exchanges: list[Exchange], speed: float) -> None:
     """Let time run until this is cancelled."""
+    first = exchanges[0]
     while True:
-        await exchange.play(exchange.now_ms)
-        next_ms = exchange.playback.next_quote_ms
-        wait_s = WAIT_S_MAX if next_ms is None else (next_ms - exchange.now_ms) / 1_000 / speed
+        await play(exchanges, first.now_ms)
+        next_ms = first.playback.next_quote_ms
+        wait_s = WAIT_S_MAX if next_ms is None else (next_ms - first.now_ms) / 1_000 / speed
         await asyncio.sleep(min(max(wait_s, 0.0), WAIT_S_MAX))
 
 
-def _ready(settings: VenueSettings, credentials: Credentials, directory: Directory) -> dict[str, Any]:
+def _ready(settings: VenueSettings, credentials: Credentials, floor: Floor) -> dict[str, Any]:
+    """Return what the first line says: the doors, the first application and account, and all of them."""
+    grant, application = credentials.grants[0], credentials.applications[0]
     return {
         "ready": True,
         "host": settings.host,
-        "port": credentials.port,
-        "ws_port": None,
-        "rest_port": None,
-        "control_port": credentials.control_port,
+        **{name: credentials.ports.get(name) for name in (*_DOORS, "rest_port", "control_port")},
         "control_token": credentials.control_token,
         "ca_file": str((settings.state_dir / CA_NAME).resolve()),
-        "client_id": credentials.client_id,
-        "client_secret": credentials.client_secret,
-        "access_token": credentials.access_token,
-        "refresh_token": credentials.refresh_token,
-        "account_id": credentials.account_id,
-        "symbols": list(directory.contracts),
+        "client_id": application.client_id,
+        "client_secret": application.client_secret,
+        "access_token": grant.access_token,
+        "refresh_token": grant.refresh_token,
+        "account_id": floor.account.account_id,
+        "applications": [asdict(each) for each in credentials.applications],
+        "accounts": [asdict(each) for each in credentials.accounts],
+        "symbols": list(floor.directory.contracts),
     }
 
 

@@ -10,13 +10,17 @@ from typing import Protocol, TypeAlias
 from venue.distortions import distorted
 from venue.fault_names import REQUEST_ACTS, Act
 from venue.faults import Fault, Faults
-from venue.protocol import Generated, Packet, messages, model, pack
+from venue.protocol import Generated, Packet, messages, model
 from venue.records import Order
 
 CONTRADICTION = "TRADING_DISABLED"  # what a rejection that contradicts says
 HUSHED_MAX = 1_000  # orders; the oldest are told again
 
 _ACTS = frozenset(Act) - REQUEST_ACTS - {Act.SHUT, Act.LEAVE_BARE}
+
+
+# Puts a message's kind, body and id into the bytes of one kind of connection.
+Encode: TypeAlias = "Callable[[int, bytes, str | None], bytes]"
 
 
 class Agenda(Protocol):
@@ -42,8 +46,11 @@ class _Hush:
 class Outbox:
     """What is on its way to one client. Nothing leaves before `flush`."""
 
-    def __init__(self, faults: Faults, agenda: Agenda, strike: Callable[[Fault], None]) -> None:
-        """Take the faults, the venue's time, and who does what concerns more than a message."""
+    def __init__(
+        self, faults: Faults, agenda: Agenda, strike: Callable[[Fault], None], encode: Encode
+    ) -> None:
+        """Take the faults, the venue's time, who does what concerns the connection, and the wire's form."""
+        self._encode = encode
         self._faults = faults
         self._agenda = agenda
         self._strike = strike
@@ -66,11 +73,11 @@ class Outbox:
             return
         fault = self._faults.striking(packet.words, self._agenda.now_ms, acts=_ACTS, symbol=packet.symbol)
         if fault is None:
-            self._put(packet.kind, pack(packet.kind, packet.body, client_msg_id))
+            self._put(packet.kind, self._encode(packet.kind, packet.body, client_msg_id))
         elif fault.named.act in _ON_THE_WAY:
             _ON_THE_WAY[fault.named.act](self, fault, packet, client_msg_id)
         else:
-            self._put(packet.kind, pack(packet.kind, packet.body, client_msg_id))
+            self._put(packet.kind, self._encode(packet.kind, packet.body, client_msg_id))
             self._strike(fault)
 
     def take(self) -> bytes:
@@ -135,7 +142,7 @@ class Outbox:
                 out += held
 
     def _put_later(self, delay_ms: int, packet: Packet, client_msg_id: str | None) -> None:
-        frame = pack(packet.kind, packet.body, client_msg_id)
+        frame = self._encode(packet.kind, packet.body, client_msg_id)
         self._agenda.at(self._agenda.now_ms + delay_ms, lambda: self._put(packet.kind, frame))
 
     # -- faults --------------------------------------------------------------------------------
@@ -147,12 +154,12 @@ class Outbox:
         self._put_later(fault.request.delay_ms, packet, client_msg_id)
 
     def _double(self, _: Fault, packet: Packet, client_msg_id: str | None) -> None:
-        frame = pack(packet.kind, packet.body, client_msg_id)
+        frame = self._encode(packet.kind, packet.body, client_msg_id)
         self._put(packet.kind, frame)
         self._put(packet.kind, frame)
 
     def _swap(self, fault: Fault, packet: Packet, client_msg_id: str | None) -> None:
-        frame = pack(packet.kind, packet.body, client_msg_id)
+        frame = self._encode(packet.kind, packet.body, client_msg_id)
         if any(kind == packet.kind for kind, _ in self._swapped):
             fault.missed()
             self._put(packet.kind, frame)
@@ -160,7 +167,7 @@ class Outbox:
             self._swapped.append((packet.kind, frame))
 
     def _contradict(self, fault: Fault, packet: Packet, client_msg_id: str | None) -> None:
-        self._put(packet.kind, pack(packet.kind, packet.body, client_msg_id))
+        self._put(packet.kind, self._encode(packet.kind, packet.body, client_msg_id))
         if not isinstance(packet.message, messages.ProtoOAExecutionEvent):
             fault.missed()
             return
@@ -170,7 +177,7 @@ class Outbox:
         event.errorCode = CONTRADICTION
         event.ClearField("deal")
         event.order.orderStatus = model.ORDER_STATUS_REJECTED
-        self._put(packet.kind, pack(packet.kind, event.SerializeToString(), client_msg_id))
+        self._put(packet.kind, self._encode(packet.kind, event.SerializeToString(), client_msg_id))
 
     def _distort(self, fault: Fault, packet: Packet, client_msg_id: str | None) -> None:
         body = distorted(packet.message, fault)
@@ -178,15 +185,15 @@ class Outbox:
             fault.missed()
             body = packet.body
         if body:
-            self._put(packet.kind, pack(packet.kind, body, client_msg_id))
+            self._put(packet.kind, self._encode(packet.kind, body, client_msg_id))
 
     def _cut(self, fault: Fault, packet: Packet, client_msg_id: str | None) -> None:
-        frame = pack(packet.kind, packet.body, client_msg_id)
+        frame = self._encode(packet.kind, packet.body, client_msg_id)
         self._put(packet.kind, frame[: fault.drawn_byte(len(frame), whole=True)])
         self.end()
 
     def _halve(self, fault: Fault, packet: Packet, client_msg_id: str | None) -> None:
-        frame = pack(packet.kind, packet.body, client_msg_id)
+        frame = self._encode(packet.kind, packet.body, client_msg_id)
         if self._stalled is not None:
             fault.missed()
             self._put(packet.kind, frame)

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from venue.calendar import DAY_MS
 from venue.past import Tick, bars, ticks
 from venue.periods import Period
-from venue.protocol import messages, model, set_flag
+from venue.protocol import messages, model, set_later_field
 from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
 from venue.translation import trendbar
@@ -42,7 +42,7 @@ def trendbars(session: Session, request: Request) -> Iterable[Message]:
         symbolId=request.symbolId,
     )
     if page.has_more:
-        set_flag(answer, HAS_MORE)
+        set_later_field(answer, HAS_MORE)
     return [answer]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
-import struct
 from typing import Any, TypeAlias
 
 import uvloop
@@ -35,19 +33,19 @@ __all__ = [
     "common",
     "decode",
     "encode",
+    "envelope",
+    "envelope_of",
     "flag_of",
     "messages",
     "model",
-    "pack",
     "payload_type",
-    "read_envelope",
-    "set_flag",
+    "set_later_field",
+    "varint",
 ]
 
 Generated: TypeAlias = Any  # a message: the generated classes carry no types
 
 FRAME_BYTES_MAX = 1_000_000  # of what a client sends
-_LENGTH = struct.Struct(">I")
 
 
 class FrameTooLongError(Exception):
@@ -90,13 +88,12 @@ class Packet:
         self.symbol = symbol
 
 
-def pack(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:
-    """Return one frame: the length, then the envelope."""
-    envelope = common.ProtoMessage(payloadType=kind, payload=body)
+def envelope(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:
+    """Return a message in its envelope."""
+    message = common.ProtoMessage(payloadType=kind, payload=body)
     if client_msg_id is not None:
-        envelope.clientMsgId = client_msg_id
-    frame = envelope.SerializeToString()
-    return _LENGTH.pack(len(frame)) + bytes(frame)
+        message.clientMsgId = client_msg_id
+    return bytes(message.SerializeToString())
 
 
 def flag_of(message: Message, number: int) -> bool:
@@ -106,24 +103,29 @@ def flag_of(message: Message, number: int) -> bool:
     return any(field.field_number == number and bool(field.data) for field in fields)
 
 
-def set_flag(message: Message, number: int) -> None:
-    """Set a bool that the package's definitions lack, by its field's number (below 16)."""
-    message.MergeFromString(bytes([number << 3, 1]))
+def set_later_field(message: Message, number: int, value: int = 1) -> None:
+    """Set a bool or a number that the package's definitions lack, by its field's number."""
+    message.MergeFromString(varint(number << 3) + varint(value))
 
 
-async def read_envelope(reader: asyncio.StreamReader) -> common.ProtoMessage:
-    """Read one frame.
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def envelope_of(content: bytes) -> common.ProtoMessage:
+    """Return the envelope that these bytes are.
 
     Raises:
-        FrameTooLongError: the announced length is above the limit.
-        DecodeError: the frame is not an envelope.
-        asyncio.IncompleteReadError: the connection ended.
+        DecodeError: they are none.
     """
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > FRAME_BYTES_MAX:
-        raise FrameTooLongError(f"a frame of {length} bytes is longer than {FRAME_BYTES_MAX}")
     envelope = common.ProtoMessage()
-    envelope.ParseFromString(await reader.readexactly(length))
+    envelope.ParseFromString(content)
     if not envelope.IsInitialized():
         raise DecodeError("the envelope has no payloadType")
     return envelope

@@ -1,4 +1,4 @@
-"""The Open API door: TLS connections, frames in and out, quotes and executions to whom they concern."""
+"""The Open API doors: TLS connections, messages in and out, whatever form they have on the wire."""
 
 from __future__ import annotations
 
@@ -7,34 +7,26 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from shared.clock import monotonic_s
-from venue import account_answers, history_answers, price_answers, symbol_answers, trading_answers
+from venue.audience import Audience
+from venue.connection import Connection, Lobby
+from venue.credentials import Environment, Grant
 from venue.exchange import Answer
 from venue.faults import Fault
 from venue.incidents import Incidents
-from venue.outbox import known_as
-from venue.playback import Spot
-from venue.protocol import FrameTooLongError, Packet, common, read_envelope
-from venue.records import Execution, Notice, OrderKind, OrderStatus
-from venue.session import Floor, Session
+from venue.protocol import FrameTooLongError, common
+from venue.session import Session
+from venue.session_answers import ANSWERS
 from venue.stopwatch import Stopwatch
-from venue.translation import spot_event
+from venue.wires import FrameWire
 
 log = logging.getLogger(__name__)
-
-ANSWERS = {
-    **account_answers.ANSWERS,
-    **history_answers.ANSWERS,
-    **price_answers.ANSWERS,
-    **symbol_answers.ANSWERS,
-    **trading_answers.ANSWERS,
-}
 
 HEARTBEAT_AFTER_S = 25.0  # of the venue's own silence
 CLIENT_SILENCE_S_MAX = 120.0  # well over what the official client keeps
@@ -47,54 +39,63 @@ ACCEPT_RETRY_S = 0.2  # when the system has no more descriptors
 
 
 @dataclass(frozen=True, slots=True)
-class _Requester:
-    session: Session
-    client_msg_id: str | None
+class Door:
+    """What is served on a port."""
+
+    environment: Environment = Environment.DEMO
 
 
 class VenueServer:
     """All connections to the venue. Listens to the exchange."""
 
-    def __init__(self, floor: Floor) -> None:
-        self._floor = floor
-        self._sessions: dict[Session, asyncio.StreamWriter] = {}
-        self._requesters: dict[int, _Requester] = {}  # by order, until it is done
+    def __init__(self, lobby: Lobby) -> None:
+        self._lobby = lobby
+        self._connections: dict[Connection, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._incidents = Incidents(floor, self._sessions.keys())
-        self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._incidents = Incidents(lobby, self._connections.keys())
+        self._listeners: list[socket.socket] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self._read_s = 0.0  # when the request in hand was read
         self.stopwatch = Stopwatch()
+        self._audiences: Mapping[int, Audience] = {
+            account_id: Audience(floor, self._connections.keys(), self.stopwatch, self.flush)
+            for account_id, floor in lobby.floors.items()
+        }
+        for account_id, floor in lobby.floors.items():
+            floor.exchange.listener = self._audiences[account_id]
 
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        return len(self._sessions)
+        return len(self._connections)
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext) -> int:
-        """Open the door; return its port."""
+    def open(self, door: Door, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Open a door; return its port.
+
+        Raises:
+            OSError: the port is taken, or not ours to take.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         listener.setblocking(False)
-        self._listener = listener
-        self._accepting = asyncio.create_task(self._accept(listener, context))
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._listeners.append(listener)
+        if not self._keeping:
+            self._keeping.append(asyncio.create_task(self._keep_house()))
+        self._keeping.append(asyncio.create_task(self._accept(door, listener, context)))
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Close the door and every connection."""
-        for task in (self._accepting, self._housekeeping, *self._tasks):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        if self._listener is not None:
-            self._listener.close()
+        """Close all doors and every connection."""
+        for task in (*self._keeping, *self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for listener in self._listeners:
+            listener.close()
 
     async def drain(self) -> None:
         """Wait until every client's bytes have left the process; cut off who does not take them."""
-        for writer in list(self._sessions.values()):
+        for writer in list(self._connections.values()):
             await self._drain_one(writer)
 
     async def _drain_one(self, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +110,7 @@ class VenueServer:
 
     # -- one connection ------------------------------------------------------------------------
 
-    async def _accept(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+    async def _accept(self, door: Door, listener: socket.socket, context: ssl.SSLContext) -> None:
         """Let clients in, one after the other; a handshake holds nobody up."""
         loop = asyncio.get_running_loop()
         while True:
@@ -122,14 +123,14 @@ class VenueServer:
             if self._incidents.is_shut():
                 connected.close()
             else:
-                self._start(self._serve(connected, context))
+                self._start(self._serve(door, connected, context))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, connected: socket.socket, context: ssl.SSLContext) -> None:
+    async def _serve(self, door: Door, connected: socket.socket, context: ssl.SSLContext) -> None:
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
@@ -140,134 +141,86 @@ class VenueServer:
         except OSError:  # TLS errors and time-outs are of this kind too
             log.debug("a client left in its handshake")
             return
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
-        session = Session(self._floor, self, ANSWERS, writer.write, monotonic_s())
-        self._sessions[session] = writer
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
-            await self._converse(session, reader)
-        except (asyncio.IncompleteReadError, OSError):
+            await self._converse(door, FrameWire(reader), writer)
+        except (EOFError, OSError):
             log.debug("a client left")
         except asyncio.CancelledError:
             log.debug("the venue closes a connection")
         finally:
-            del self._sessions[session]
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
                     await writer.wait_closed()
 
-    async def _converse(self, session: Session, reader: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                envelope = await read_envelope(reader)
-            except DecodeError as error:
-                session.send(common.ProtoErrorRes(errorCode="INVALID_REQUEST", description=str(error)))
-            except FrameTooLongError as error:
-                session.send(common.ProtoErrorRes(errorCode="FRAME_TOO_LONG", description=str(error)))
-                session.flush(monotonic_s())
-                return
-            else:
-                self._read_s = monotonic_s()
-                session.take(envelope, self._read_s)
-            self._write_all()
+    async def _converse(self, door: Door, wire: FrameWire, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(
+            self._lobby, self, ANSWERS, door.environment, wire.encode, writer.write, monotonic_s()
+        )
+        self._connections[connection] = writer
+        try:
+            while True:
+                try:
+                    envelope = await wire.receive()
+                except DecodeError as error:
+                    connection.send(common.ProtoErrorRes(errorCode="INVALID_REQUEST", description=str(error)))
+                except FrameTooLongError as error:
+                    connection.send(common.ProtoErrorRes(errorCode="FRAME_TOO_LONG", description=str(error)))
+                    connection.flush(monotonic_s())
+                    return
+                else:
+                    self._read_s = monotonic_s()
+                    connection.take(envelope, self._read_s)
+                self._write_all()
+        finally:
+            del self._connections[connection]
 
     async def _keep_house(self) -> None:
-        """Send heartbeats, drop the silent and those who do not read."""
+        """Send heartbeats, end expired tokens, drop the silent and those who do not read."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             now_s = monotonic_s()
-            for session, writer in list(self._sessions.items()):
+            for connection, writer in list(self._connections.items()):
                 if writer.is_closing():
                     continue
                 unsent = writer.transport.get_write_buffer_size()
-                if now_s - session.heard_s > CLIENT_SILENCE_S_MAX:
+                if now_s - connection.heard_s > CLIENT_SILENCE_S_MAX:
                     log.warning("a client is cut off: silent, %d bytes unread", unsent)
                     writer.transport.abort()
-                elif now_s - session.sent_s >= HEARTBEAT_AFTER_S:
-                    session.heartbeat()
-                    self._flush_one(session, writer, now_s)
+                elif now_s - connection.sent_s >= HEARTBEAT_AFTER_S:
+                    connection.heartbeat()
+            self._incidents.end_expired()
+            self._write_all()
 
-    # -- what the exchange says ----------------------------------------------------------------
-
-    def on_spot(self, spot: Spot) -> None:
-        """Put a quote on the way to its subscribers, made once for all who want it alike."""
-        self.stopwatch.queued(spot.time_ms)
-        packets: dict[tuple[bool, bool], Packet] = {}
-        for session in self._sessions:
-            with_stamp = session.spots.get(spot.symbol)
-            if with_stamp is None:
-                continue
-            variant = with_stamp, spot.symbol in session.bars
-            packet = packets.get(variant)
-            if packet is None:
-                packet = packets[variant] = self._spot_packet(spot, *variant)
-            session.outbox.send(packet)
-
-    def _spot_packet(self, spot: Spot, with_stamp: bool, with_bar: bool) -> Packet:
-        event = spot_event(
-            self._floor.credentials.account_id,
-            self._floor.directory.symbol_ids[spot.symbol],
-            spot,
-            spot.bar if with_bar else None,
-            with_stamp=with_stamp,
-        )
-        return Packet(event, known_as(event), spot.symbol)
-
-    def on_execution(self, execution: Execution) -> None:
-        """Put an execution on the way; who sent the order finds its own message id on it."""
-        requester = self._requesters.get(execution.order.order_id)
-        if execution.order.status is not OrderStatus.ACCEPTED:
-            self._requesters.pop(execution.order.order_id, None)
-        event = self._floor.translator.execution(execution)
-        packet = Packet(event, known_as(event), execution.order.symbol)
-        for session in self._sessions:
-            if session.is_authorized:
-                own = requester is not None and requester.session is session
-                client_msg_id = requester.client_msg_id if own and requester is not None else None
-                session.outbox.send(packet, client_msg_id)
-
-    def on_notice(self, notice: Notice) -> None:
-        """Put what happened beside executions on the way to every session of the account."""
-        event = self._floor.translator.notice(notice)
-        packet = Packet(event, known_as(event))
-        for session in self._sessions:
-            if session.is_authorized:
-                session.outbox.send(packet)
+    # -- writing -------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Write what is on the way, and wait for clients that are far behind."""
         self._write_all()
-        for writer in list(self._sessions.values()):
+        for writer in list(self._connections.values()):
             if not writer.is_closing() and writer.transport.get_write_buffer_size() > BEHIND_BYTES:
                 await self._drain_one(writer)
 
     def _write_all(self) -> None:
         now_s = monotonic_s()
-        for session, writer in self._sessions.items():
-            self._flush_one(session, writer, now_s)
+        for connection, writer in self._connections.items():
+            connection.flush(now_s)
+            if connection.outbox.is_ending:
+                writer.close()
         self.stopwatch.written(monotonic_s())
 
-    def _flush_one(self, session: Session, writer: asyncio.StreamWriter, now_s: float) -> None:
-        session.flush(now_s)
-        if session.outbox.is_ending:
-            writer.close()
-
-    # -- what a session asks for ---------------------------------------------------------------
+    # -- what a connection asks for ------------------------------------------------------------
 
     def answer(self, answer: Answer, session: Session, client_msg_id: str | None) -> None:
-        """Send the executions that a request led to, and remember whose order it is until it is done."""
-        self._requesters[answer.order.order_id] = _Requester(session, client_msg_id)
-        self.stopwatch.arrived(answer.order.client_order_id, self._read_s)
-        for execution in answer.executions:
-            self.on_execution(execution)
-        if answer.order.kind not in (OrderKind.MARKET, OrderKind.MARKET_RANGE):
-            self._requesters.pop(answer.order.order_id, None)  # what it does later, nobody asked for now
+        """Send what a request led to, to every session of the account."""
+        self._audiences[session.account_id].answer(answer, session, client_msg_id, self._read_s)
 
-    def end_logins(self, reason: str) -> None:
-        """End every session of the account: its token is void."""
-        self._incidents.end_logins(reason)
+    def end_grant(self, grant: Grant, reason: str) -> None:
+        """End every session that a pair of tokens opened."""
+        self._incidents.end_grant(grant, reason)
 
-    def strike(self, fault: Fault, session: Session) -> None:
+    def strike(self, fault: Fault, connection: Connection) -> None:
         """Do what a fault does to a connection, or to all of them."""
-        self._incidents.strike(fault, session)
+        self._incidents.strike(fault, connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from venue.terms import MarginSum
+from venue.credentials import ACCESS_TOKEN_LIFE_S, Environment
+from venue.terms import AccountKind, MarginSum
+
+ACCOUNTS: Mapping[str, tuple[Environment, AccountKind]] = {
+    f"{environment}-{kind.lower()}": (environment, kind)
+    for environment in Environment
+    for kind in AccountKind
+}
 
 
 class VenueSettings(BaseSettings):
@@ -22,6 +30,8 @@ class VenueSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65_535)  # 0: a free one, kept over a restart
+    live_port: int = Field(default=0, ge=0, le=65_535)
+    rest_port: int = Field(default=0, ge=0, le=65_535)
     control_port: int = Field(default=0, ge=0, le=65_535)
     names: Annotated[tuple[str, ...], NoDecode] = ("localhost", "127.0.0.1", "::1")  # on the certificate
     state_dir: Path = Path("var/venue")
@@ -36,6 +46,9 @@ class VenueSettings(BaseSettings):
 
     faults: Path | None = None  # a TOML file of what goes wrong on purpose
 
+    applications: int = Field(default=1, ge=1, le=100)
+    accounts: Annotated[tuple[str, ...], NoDecode] = Field(default=("demo-hedged",), min_length=1)
+    token_life_s: int = Field(default=ACCESS_TOKEN_LIFE_S, ge=1)  # of access tokens
     requests_per_s: int = Field(default=50, ge=1, le=100_000)  # of real time, a connection
     history_requests_per_s: int = Field(default=5, ge=1, le=100_000)
 
@@ -51,7 +64,15 @@ class VenueSettings(BaseSettings):
     partial_fill_fraction: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)  # of the quotes
     latency_ms: int = Field(default=130, ge=0, le=60_000)  # from an order's arrival to the earliest fill
 
-    @field_validator("names", mode="before")
+    @field_validator("accounts")
+    @classmethod
+    def _known(cls, accounts: tuple[str, ...]) -> tuple[str, ...]:
+        for account in accounts:
+            if account not in ACCOUNTS:
+                raise ValueError(f"an account is one of {', '.join(ACCOUNTS)}, not {account}")
+        return accounts
+
+    @field_validator("names", "accounts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (

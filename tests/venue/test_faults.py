@@ -16,7 +16,6 @@ from tests.venue.client import Control, VenueClient, logged_in
 from tests.venue.conftest import a_setting
 from tests.venue.test_trading import begin_ms, executions, kinds
 from venue.calendar import M5_MS
-from venue.credentials import write_secret
 from venue.fault_names import FAULTS
 from venue.faults import Fault
 from venue.main import RunningVenue, serve
@@ -374,8 +373,9 @@ async def listen(client: VenueClient, seen: set[int]) -> None:
 
 
 def current_tokens(venue: RunningVenue) -> dict[str, str]:
+    """Return the first application's pair as it stands after what happened so far."""
     kept = orjson.loads((Path(venue.ready["ca_file"]).parent / "credentials.json").read_bytes())
-    return {name: kept[name] for name in ("access_token", "refresh_token")}
+    return {name: kept["grants"][0][name] for name in ("access_token", "refresh_token")}
 
 
 async def provoke(venue: RunningVenue, control: Control, fault: Fault, symbol_ids: list[int]) -> None:
@@ -449,10 +449,9 @@ async def test_every_named_fault_strikes_in_a_minute_of_trading(tmp_path: Path) 
             await control.step(await begin_ms(control) + 60_000)
 
 
-def much_goes_wrong(folder: Path, credentials: bytes, seed: int) -> VenueSettings:
-    """Return the settings of a venue with these secrets and with many faults."""
+def much_goes_wrong(folder: Path, seed: int) -> VenueSettings:
+    """Return the settings of a venue with many faults."""
     folder.mkdir()
-    write_secret(folder / "credentials.json", credentials)
     wrong = folder / "faults.toml"
     wrong.write_text(
         f"seed = {seed}\n"
@@ -504,11 +503,8 @@ async def until_id(client: VenueClient, client_msg_id: str, frames: list[bytes])
 
 async def test_same_seed_and_same_actions_give_the_same_bytes(tmp_path: Path) -> None:
     """What a fault led to can be had again, as often as it takes to understand it."""
-    async with serve(a_setting(tmp_path / "first")):
-        credentials = (tmp_path / "first" / "credentials.json").read_bytes()
-    kept = {**orjson.loads(credentials), "port": 0, "control_port": 0}
     a, b, other = [
-        await heard(much_goes_wrong(tmp_path / name, orjson.dumps(kept), seed))
+        await heard(much_goes_wrong(tmp_path / name, seed))
         for name, seed in (("a", 11), ("b", 11), ("other", 12))
     ]
     assert a == b
