@@ -127,10 +127,6 @@ class Credentials:
         """Make an access token worthless, on disk first; its refresh token stays good."""
         self._put(grant, replace(grant, access_token=_pair()[0]))
 
-    def expire(self, grant: Grant) -> None:
-        """End the life of an access token now; its refresh token stays good."""
-        self._put(grant, replace(grant, expires_s=0.0))
-
     def save(self) -> None:
         """Write all of it, readable by the owner alone."""
         kept = {name: value for name, value in asdict(self).items() if name not in ("path", "token_life_s")}
