@@ -8,9 +8,10 @@ it can do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ from shared.errors import UnavailableError
 from sim.loop import OWNER, VirtualLoop
 from sim.market import SparseStore
 from sim.process import DiedError, Process, Side, copy_context_of_nobody
-from venue import account_answers
+from venue.account_answers import trader_of
 from venue.book import CONTRACTS
-from venue.credentials import Credentials
+from venue.connection import Connection, Lobby
+from venue.credentials import (
+    ACCESS_TOKEN_LIFE_S,
+    Account,
+    Application,
+    Credentials,
+    Environment,
+    Grant,
+    Scope,
+)
 from venue.directory import Directory
 from venue.exchange import Answer, Exchange, Stepped
 from venue.faults import Faults
@@ -35,10 +45,11 @@ from venue.matching import Matching
 from venue.playback import Playback, Spot
 from venue.protocol import common, messages, model
 from venue.records import Execution, ExecutionKind, OrderStatus, RefusedError
-from venue.server import ANSWERS
 from venue.session import Floor, Session
-from venue.terms import Terms
+from venue.session_answers import ANSWERS
+from venue.terms import AccountKind, Terms
 from venue.translation import Translator, spot_event
+from venue.wires import framed
 
 ACCOUNT_ID = 40_000_001
 DEPOSIT_CENTS = 1_000_000
@@ -71,7 +82,7 @@ class Wire:
 
     venue: SimVenue
     process: Process
-    session: Session
+    connection: Connection
     on_frame: Callable[[bytes], None]
     on_end: Callable[[str], None]
     is_open: bool = True
@@ -93,7 +104,7 @@ class Wire:
     def abort(self) -> None:
         """Cut the connection from the gateway's side."""
         self.is_open = False
-        self.venue.wires.pop(self.session, None)
+        self.venue.wires.pop(self.connection, None)
 
     # --- the venue's side -------------------------------------------------------------------------
 
@@ -138,7 +149,7 @@ class SimVenue:
 
     def __init__(self, loop: VirtualLoop, store: SparseStore, start_ms: int, folder: Path) -> None:
         self.loop = loop
-        self.wires: dict[Session, Wire] = {}
+        self.wires: dict[Connection, Wire] = {}
         self.ledger = Ledger(folder)
         self.protections: deque[int | None] = deque()  # how late the next ones are set; None: never
         terms = Terms(contracts=CONTRACTS)
@@ -150,11 +161,25 @@ class SimVenue:
         self.exchange.listener = self
         directory = Directory(CONTRACTS)
         self.translator = Translator(directory, ACCOUNT_ID)
-        names = ("client", "simulated", "access", "refresh", "")
-        self._credentials = credentials = Credentials(folder / "credentials", *names, ACCOUNT_ID, 1)
+        account = Account(ACCOUNT_ID, 1, Environment.DEMO, AccountKind.HEDGED)
+        grant = Grant("client", Scope.TRADING, "access", "refresh", expires_s=inf)
+        self._credentials = Credentials(
+            folder / "credentials",
+            token_life_s=ACCESS_TOKEN_LIFE_S,
+            control_token="",
+            applications=[Application("client", "simulated")],
+            accounts=[account],
+            grants=[grant],
+        )
         self.who = GatewayCredentials("client", "simulated", ACCOUNT_ID, Tokens(folder, "access", "refresh"))
-        self.floor = Floor(
-            self.exchange, self.ledger, directory, self.translator, credentials, REQUESTS_PER_S, HISTORY_PER_S
+        floor = Floor(account, self.exchange, self.ledger, directory, self.translator)
+        self._lobby = Lobby(
+            self._credentials,
+            {ACCOUNT_ID: floor},
+            self.exchange.faults,
+            self.exchange,
+            REQUESTS_PER_S,
+            HISTORY_PER_S,
         )
         self._directory = directory
         self._requesters: dict[int, tuple[Session, str | None]] = {}
@@ -195,8 +220,8 @@ class SimVenue:
             assert wire is not None  # noqa: S101 - nothing is written before it is made
             wire.write(data)
 
-        session = Session(self.floor, self, ANSWERS, write, monotonic_s())
-        wire = self.wires[session] = Wire(self, process, session, on_frame, on_end)
+        connection = Connection(self._lobby, self, ANSWERS, Environment.DEMO, framed, write, monotonic_s())
+        wire = self.wires[connection] = Wire(self, process, connection, on_frame, on_end)
         process.on_death.append(wire.abort)
         return wire
 
@@ -226,7 +251,7 @@ class SimVenue:
             listener(request)
         if self._is_spoilt(wire, envelope, request):
             return
-        wire.session.take(envelope, monotonic_s())
+        wire.connection.take(envelope, monotonic_s())
         self._flush()
 
     def _is_spoilt(self, wire: Wire, envelope: Any, request: Any) -> bool:  # noqa: ANN401
@@ -245,7 +270,7 @@ class SimVenue:
         else:
             return False
         self.fired.append(f"the venue refused {name}")
-        wire.session.send(error, envelope.clientMsgId or None)
+        wire.connection.send(error, envelope.clientMsgId or None)
         self._flush()
         return True
 
@@ -254,34 +279,33 @@ class SimVenue:
         for wire in list(self.wires.values()):
             if not goodbye:
                 wire.break_off("cut")
-            elif wire.session.is_authorized:
-                wire.session.send(_GOODBYES[goodbye]())
+            elif wire.connection.sessions:
+                wire.connection.send(_GOODBYES[goodbye]())
         self._flush()
 
     def void_token(self) -> None:
         """Let the access token end before its time; the refresh token still works."""
-        self._credentials.access_token = "void"  # noqa: S105 - it opens nothing
+        grants = self._credentials.grants
+        grants[0] = replace(grants[0], access_token="void")  # noqa: S106 - it opens nothing
         self.disconnect("token")
 
     def tell_news(self, name: str) -> None:
         """Say something that nobody asked for, of an account and symbols that are as they were."""
-        for wire in self.wires.values():
-            if wire.session.is_authorized:
-                wire.session.send(self._news()[name])
+        for session in self._sessions():
+            session.send(self._news(session)[name])
         self._flush()
 
-    def _news(self) -> dict[str, Any]:
+    def _news(self, session: Session) -> dict[str, Any]:
         account: dict[str, Any] = {"ctidTraderAccountId": ACCOUNT_ID}
         number = next(iter(self.matching.positions), 0)
         position = self.matching.positions.get(number)
         stop = position.stop_points if position else None
-        told: Any = next(iter(account_answers.trader(next(iter(self.wires)), None)))
         call = model.ProtoOAMarginCall(marginCallType=model.MARGIN_LEVEL_THRESHOLD_1, marginLevelThreshold=50)
         return {
             "symbol": messages.ProtoOASymbolChangedEvent(
                 **account, symbolId=[self._directory.symbol_ids["EURUSD"]]
             ),
-            "trader": messages.ProtoOATraderUpdatedEvent(**account, trader=told.trader),
+            "trader": messages.ProtoOATraderUpdatedEvent(**account, trader=trader_of(session)),
             "margin": messages.ProtoOAMarginChangedEvent(
                 **account,
                 positionId=number,
@@ -302,7 +326,7 @@ class SimVenue:
 
     def on_spot(self, spot: Spot) -> None:
         """Tell a quote to who has asked for it."""
-        for session in self.wires:
+        for session in self._sessions():
             stamped = session.spots.get(spot.symbol)
             if stamped is not None:
                 bar = spot.bar if spot.symbol in session.bars else None
@@ -346,9 +370,8 @@ class SimVenue:
     def _tell(self, execution: Execution) -> None:
         requester, client_msg_id = self._requesters.get(execution.order.order_id, (None, None))
         event = self.translator.execution(execution)
-        for session in self.wires:
-            if session.is_authorized:
-                session.send(event, client_msg_id if session is requester else None)
+        for session in self._sessions():
+            session.send(event, client_msg_id if session is requester else None)
 
     def on_notice(self, notice: object) -> None:
         """No margin call, stop or swap comes up in these markets."""
@@ -359,14 +382,19 @@ class SimVenue:
 
     def beat(self) -> None:
         """Send a sign of life."""
-        for session in self.wires:
-            session.heartbeat()
+        for connection in self.wires:
+            connection.heartbeat()
         self._flush()
 
     def _flush(self) -> None:
         now_s = monotonic_s()
-        for session in list(self.wires):
-            session.flush(now_s)
+        for connection in list(self.wires):
+            connection.flush(now_s)
+
+    def _sessions(self) -> Iterator[Session]:
+        """Yield who is logged in to the account."""
+        for connection in list(self.wires):
+            yield from connection.sessions.values()
 
     # --- what a session asks for --------------------------------------------------------------------
 
@@ -377,10 +405,10 @@ class SimVenue:
         for execution in answer.executions:
             self.on_execution(execution)
 
-    def end_logins(self, reason: str) -> None:
-        """No simulation rotates tokens."""
+    def end_grant(self, grant: Grant, reason: str) -> None:
+        """A refresh is known to its one gateway, which opens its session anew."""
 
-    def strike(self, fault: object, session: Session) -> None:
+    def strike(self, fault: object, connection: Connection) -> None:
         """No fault of the venue's own is asked for here: they lie on the way to it."""
 
     def _protection_delay_ms(self, _now_ms: int) -> int | None:

@@ -10,6 +10,12 @@ from venue.protocol import FRAME_BYTES_MAX, FrameTooLongError, common, envelope,
 _LENGTH = struct.Struct(">I")
 
 
+def framed(kind: int, body: bytes, client_msg_id: str | None) -> bytes:
+    """Return a message as a frame."""
+    content = envelope(kind, body, client_msg_id)
+    return _LENGTH.pack(len(content)) + content
+
+
 class FrameWire:
     """A frame is its length in four bytes, high byte first, and an envelope."""
 
@@ -18,8 +24,7 @@ class FrameWire:
 
     def encode(self, kind: int, body: bytes, client_msg_id: str | None) -> bytes:
         """Return a frame."""
-        content = envelope(kind, body, client_msg_id)
-        return _LENGTH.pack(len(content)) + content
+        return framed(kind, body, client_msg_id)
 
     async def receive(self) -> common.ProtoMessage:
         """Return the next frame's envelope.
