@@ -234,6 +234,8 @@ def test_overtaking_executions_never_change_a_decision(
     ("changes", "reason"),
     [
         ({"direction": m.Direction.FLAT}, "SIGNAL_INCOMPLETE"),
+        ({"target_distance": D("0.000009")}, "SIGNAL_INCOMPLETE"),
+        ({"target_distance": D("0.00001")}, "REQUESTED"),  # one tick is enough
         ({"target_distance": None}, "SIGNAL_INCOMPLETE"),
         ({"target_distance": D("0.000001")}, "SIGNAL_INCOMPLETE"),
         ({"sl_mult": None}, "SIGNAL_INCOMPLETE"),
@@ -247,6 +249,32 @@ def test_allowed_signal_that_lacks_something_is_refused(changes: dict[str, Any],
     assert reasons(decided(a_slice("EURUSD", **changes))[0]) == {"EURUSD": reason}
 
 
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"direction": m.Direction.FLAT}, "it has no direction"),
+        ({"sl_mult": None}, "it does not say how its stops were decoded"),
+        ({"tp_mult": None}, "it does not say how its stops were decoded"),
+        ({"target_distance": None}, "target_distance None: at least 0.00001"),
+    ],
+)
+def test_refusal_of_an_incomplete_signal_says_what_is_missing(changes: dict[str, Any], detail: str) -> None:
+    """Whoever trained or wired the models finds the defect from the stream alone."""
+    (refused,), _ = decided(a_slice("EURUSD", **changes))
+    assert isinstance(refused, m.EntryRefused)
+    assert refused.detail == detail
+
+
+def test_ids_of_decisions_follow_from_the_signal_kind_and_symbol() -> None:
+    """A replay writes the same ids, and no two decisions of a slice share one."""
+    signals = a_slice("EURUSD", "GBPUSD", risk_fraction=0.006)
+    refusals, _ = decided(signals)
+    requests, _ = decided(a_slice("EURUSD", "GBPUSD"))
+    for kind, messages in ((m.EntryRefused, refusals), (m.OrderRequested, requests)):
+        expected = [each.meta.effect(kind, each.symbol).message_id for each in signals[:2]]
+        assert [each.meta.message_id for each in messages] == expected
+
+
 def test_symbol_without_terms_is_refused() -> None:
     """Steps and commission are the venue's, never guessed."""
     messages, _ = decide_slice(a_slice("EURUSD"), an_account(), ExecutorState(), {}, POLICY, INPUTS)
@@ -255,11 +283,11 @@ def test_symbol_without_terms_is_refused() -> None:
 
 def test_account_in_euros_finds_its_rate_from_dollars() -> None:
     """Commissions are stated in dollars; without any rate nothing is sized."""
-    quotes = {"EURUSD": a_quote(conversion=D("0.909"))}
+    quotes = {"EURUSD": a_quote(conversion=D("0.8"))}
     messages, _ = decided(a_slice("EURUSD"), an_account(currency="EUR", quotes=quotes))
     (request,) = messages
     assert isinstance(request, m.OrderRequested)
-    assert request.volume_units == 52_000  # 50 / (0.001 * 0.909 + 2 * 0.000025 * 0.909) = 52,386
+    assert request.volume_units == 59_000  # 50 / (0.001 * 0.8 + 2 * 0.000025 * 0.8) = 59,523
     yen = {"EURJPY": a_quote("USDJPY")}
     terms = {"EURJPY": CONTRACTS["USDJPY"].model_copy(update={"symbol": "EURJPY", "base_asset": "EUR"})}
     signal = a_slice("EURUSD")[0].model_copy(update={"symbol": "EURJPY", "stop_distance": D("0.1")})

@@ -367,6 +367,29 @@ def test_exposure_is_counted_by_currency_and_direction(
     assert abs(found - D(exposure)) < 1
 
 
+@pytest.mark.parametrize(
+    ("account", "signal"),
+    [
+        ({}, {"symbol": "AUDUSD"}),  # no terms
+        ({}, {"direction": m.Direction.FLAT}),
+        ({"positions": (a_position("AUDUSD", used_margin=D(0)),)}, {}),  # of unknown size
+    ],
+)
+def test_exposure_that_cannot_be_counted_is_not_known(
+    account: dict[str, Any], signal: dict[str, Any]
+) -> None:
+    """And neither is the room that is left for a size."""
+    situation = seen(account, signal)
+    assert situation.currency_exposure is None
+    assert situation.funds.currency_exposure.is_nan()
+
+
+def test_account_in_francs_finds_its_rate_from_dollars() -> None:
+    """One dollar costs what USDCHF asks."""
+    quotes = {"USDCHF": a_quote("USDCHF", conversion=D(1))}
+    assert seen({"currency": "CHF", "quotes": quotes}, {}).usd_conversion == D("0.88013")
+
+
 async def test_currency_exposure_caps_the_size_before_it_stops_entries() -> None:
     """The last trade that fits is made smaller, and says why."""
     policy = replace(POLICY, sizing=replace(POLICY.sizing, currency_exposure_max=D(6)))
@@ -483,3 +506,4 @@ async def test_orders_of_the_hour_before_do_not_count() -> None:
         for symbol, close in zip(("EURUSD", "GBPUSD", "USDJPY"), closes, strict=True)
     ]
     assert found == ["REQUESTED", "ORDERS_PER_HOUR", "REQUESTED"]
+    assert executor.state.requested == (closes[2],)  # what counts no more is forgotten

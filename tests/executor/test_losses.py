@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +23,7 @@ from services.executor.settings import ExecutorSettings
 from shared import messages as m
 from shared.errors import InputError
 from tests.executor.builders import (
+    INPUTS,
     POLICY,
     a_command,
     a_slice,
@@ -377,6 +379,7 @@ async def test_loss_limit_that_flattens_closes_ours_and_pauses() -> None:
     assert isinstance(control, m.EventReported)
     assert (control.details["state"], control.details["who"]) == ("FLATTENING", "executor")
     assert control.details["why"].startswith("DAY_LOSS 0.05")
+    assert json.loads(control.details["inputs"]) == INPUTS
     assert reasons([refused]) == {"GBPUSD": "FLATTENING"}
     assert isinstance(close, m.CloseRequested)
     await executor.on_execution(an_execution(2, "CLOSED", close=MORNING))
@@ -395,6 +398,34 @@ async def test_a_limit_flattens_once_and_never_lifts_a_halt() -> None:
     await halted.on_command(a_command("halt"))
     await slices(halted, 2)
     assert halted.state.control.state is ControlState.HALTED
+
+
+async def test_limit_that_is_no_loss_never_flattens() -> None:
+    """A clock that is wrong is no reason to sell; nor is the end of a loss limit's day."""
+    clock = an_account(close=MORNING, clock_offset_ms=5_000)
+    executor = an_executor(clock, policy=FLATTENING)
+    await slices(executor, 1)
+    assert executor.state.control.state is ControlState.RUNNING
+    tomorrow = MORNING + timedelta(days=1)
+    accounts = [*falling("10000", "9500"), an_account(close=tomorrow, equity=D(9_500))]
+    executor = an_executor(*accounts, policy=FLATTENING)
+    await slices(executor, 2)
+    await executor.on_command(a_command("resume"))
+    (ended,) = await give(executor, a_slice(close=tomorrow))
+    assert isinstance(ended, m.EventReported)
+    assert ended.text == "DAY_LOSS stops nothing any more"
+    assert executor.state.control.state is ControlState.RUNNING
+
+
+async def test_limits_that_trip_together_are_told_apart() -> None:
+    """Each has its own id, and the money it was measured on; none is taken for a repetition."""
+    executor = an_executor(*falling("10000", "8900"))
+    _, told = await slices(executor, 2)
+    details = [each.details for each in told if isinstance(each, m.EventReported)]
+    assert details == [
+        {"limit": name, "equity": "8900", "balance": "10000"} for name in ("DAY_LOSS", "DRAWDOWN")
+    ]
+    assert len({each.meta.message_id for each in told}) == 2
 
 
 def test_default_policy_keeps_positions() -> None:

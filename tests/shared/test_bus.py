@@ -1,0 +1,210 @@
+"""The door to a real server: what is at hand, what a lost connection is called, what is not swallowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+
+from shared import bus as bus_module
+from shared import streams
+from shared.bus import ACCOUNTS_KEPT, BusUnavailableError, Delivery, Output, RedisBus
+from shared.contracts import Contract
+from shared.errors import InputError, InvariantError, UnavailableError
+from shared.messages import Message
+from tests.builders import MONDAY, a_bar, an_event
+from tests.conftest import RedisServer, redis_program
+from tests.features.builders import an_account
+from venue.book import CONTRACTS
+
+pytestmark = pytest.mark.redis
+_BOOKS = count()
+WAIT_S = 10.0
+
+
+@pytest.fixture
+async def bus(redis_url: str) -> AsyncIterator[RedisBus]:
+    async with RedisBus.connect(redis_url, f"d{next(_BOOKS)}", "features") as opened:
+        assert await opened.hold_lease(30)
+        yield opened
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not holds():  # noqa: ASYNC110 - another task makes it true
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def following(bus: RedisBus) -> AsyncIterator[str]:
+    """Follow the accounts; give the id of the first entry that is at hand."""
+    task = asyncio.create_task(bus.follow_accounts())
+    try:
+        yield await at_hand(bus)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def at_hand(bus: RedisBus) -> str:
+    """Write account entries until one is at hand: what came before the following began is not followed."""
+    async with asyncio.timeout(WAIT_S):
+        while not bus._accounts:
+            with suppress(BusUnavailableError):
+                await bus.append(an_account())
+            await asyncio.sleep(0.05)
+    return next(iter(bus._accounts))
+
+
+async def test_terms_come_back_as_they_were_written(bus: RedisBus) -> None:
+    """Digits and steps decide what an order may be."""
+    await bus.write_contracts(CONTRACTS)
+    found: dict[str, Contract] = await bus.contracts()
+    assert found == CONTRACTS
+
+
+async def test_account_entry_is_found_by_its_id_alone(bus: RedisBus) -> None:
+    """A slice names its account; another one would be another decision."""
+    first, second = await bus.append(an_account()), await bus.append(an_account(equity=9_000))
+    assert (await bus.account(first)).equity != (await bus.account(second)).equity == 9_000
+    with pytest.raises(UnavailableError, match="1-1 is not there"):
+        await bus.account("1-1")
+
+
+async def test_newest_accounts_are_at_hand_and_the_old_are_not_kept(bus: RedisBus) -> None:
+    """The order path does not ask the server; a service that runs for months does not grow."""
+    async with following(bus) as first:
+        ids = [await bus.append(an_account()) for _ in range(ACCOUNTS_KEPT)]
+        await until(lambda: list(bus._accounts) == ids)
+        assert await bus.account(ids[-1]) is bus._accounts[ids[-1]]
+        assert (await bus.account(first)).currency == "USD"  # asked for, it is still there
+
+
+async def test_account_that_cannot_be_read_is_told_to_who_asks(bus: RedisBus) -> None:
+    """One bad entry must not stop the following of the others."""
+    async with following(bus):
+        bad = await bus._client.xadd(bus.key("account"), {"type": "AccountReported", "equity": "?"})
+        good = await bus.append(an_account())
+        await until(lambda: good in bus._accounts)
+        assert bad not in bus._accounts
+        with pytest.raises(InputError):
+            await bus.account(bad)
+
+
+async def test_following_forgets_what_a_server_that_went_away_may_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come back older than it was: what is at hand could be of a future that never was."""
+    monkeypatch.setattr(bus_module, "BLOCK_MS", 50)
+    server = RedisServer(redis_program("valkey"), tmp_path)
+    server.start()
+    try:
+        async with RedisBus.connect(server.url, "down", "features") as bus, following(bus) as first:
+            server.kill()
+            await until(lambda: not bus._accounts)
+            with pytest.raises(BusUnavailableError):
+                await bus.account(first)
+            server.start()
+            assert await at_hand(bus) in bus._accounts
+    finally:
+        server.kill()
+
+
+async def test_tail_waits_for_what_comes_and_takes_part_in_no_group(bus: RedisBus) -> None:
+    """Whoever looks on changes nothing for those who work."""
+    assert await bus.tail({streams.EVENTS: "0-0"}, 20) == {}
+    entry_id = await bus.append(an_event("one"))
+    found = await bus.tail({streams.EVENTS: "0-0"}, 20)
+    assert [(i, message.text) for i, message in found[streams.EVENTS]] == [(entry_id, "one")]  # type: ignore[attr-defined]
+    assert await bus._client.xinfo_groups(bus.key("events")) == []
+
+
+async def test_group_on_what_is_no_stream_is_a_corrupt_book(bus: RedisBus) -> None:
+    """It is not taken for a group that is there already."""
+    await bus._client.set(bus.key("bars"), "text")
+    with pytest.raises(InvariantError, match="WRONGTYPE"):
+        await bus.ensure_groups([streams.BARS])
+    with pytest.raises(InvariantError, match="WRONGTYPE"):
+        await bus.read_new([streams.BARS], block=False)
+
+
+async def test_output_into_what_is_no_stream_is_refused_whole(bus: RedisBus) -> None:
+    """Nothing is written before the last check."""
+    await bus._client.set(bus.key("bars"), "text")
+    bar = Output(a_bar(), streams.market_id(MONDAY + timedelta(minutes=5)))
+    with pytest.raises(InvariantError, match="other content"):
+        await bus.publish([Output(an_event("one")), bar])
+    assert await bus.last(streams.EVENTS) is None
+
+
+@pytest.mark.parametrize("answer", ["LOADING its file", "BUSY with a script", "MASTERDOWN for now"])
+async def test_server_that_is_not_ready_is_waited_for(answer: str) -> None:
+    """It answers, but not now: that is no defect of ours."""
+    with pytest.raises(BusUnavailableError), bus_module._Translated():
+        raise redis.ResponseError(answer)
+
+
+async def test_answer_that_makes_no_sense_stops_the_process() -> None:
+    """A command that the server does not know is a bug."""
+    with pytest.raises(InvariantError), bus_module._Translated():
+        raise redis.ResponseError("ERR unknown command")
+
+
+async def test_cancellation_that_comes_with_the_answer_is_not_lost(bus: RedisBus) -> None:
+    """A stop that the client library swallowed would be waited for for ever."""
+
+    async def ask() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with bus_module._Translated():
+            task.cancel()
+            with suppress(asyncio.CancelledError):  # as the library does
+                await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(ask())
+
+
+async def test_call_that_is_given_up_leaves_no_answer_for_the_next(bus: RedisBus) -> None:
+    """A late answer would be taken for the next question's."""
+    await bus.ensure_groups([streams.BARS])
+    waiting = asyncio.create_task(bus.read_new([streams.BARS], block=True))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await bus.append(a_bar())
+    found: dict[streams.Stream, list[Delivery]] = await bus.read_new([streams.BARS], block=False)
+    (delivery,) = found[streams.BARS]
+    message: Message = delivery.message()
+    assert message == a_bar()
+
+
+async def test_server_that_was_emptied_gets_the_script_again(bus: RedisBus) -> None:
+    """After a restart it does not know it by its hash."""
+    await bus.publish([Output(an_event("one"))])
+    await bus._client.script_flush()
+    await bus.publish([Output(an_event("two"))])
+    assert len(await bus.history(streams.EVENTS)) == 2
+
+
+async def test_lease_that_has_run_out_is_not_given_back(bus: RedisBus) -> None:
+    """It may be another's by now."""
+    bus._deadline_s = 0.0
+    await bus.release_lease()
+    assert await bus._client.exists(bus.key("lease:features"))
+    assert not bus.holds_lease()
+
+
+async def test_unknown_marks_and_states_are_empty(bus: RedisBus) -> None:
+    """A fresh book begins at the beginning."""
+    await bus.load_marks()
+    assert bus.last_ids() == {}
+    assert await bus.state() is None
+    assert await bus.counter("executions-published") == 0
