@@ -22,8 +22,9 @@ ARGS ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
 BENCHES := bus features inference
+COVERED_BY := tests/executor tests/contract tests/shared tests/gateway/test_orders.py tests/cli/test_operate.py
 
-.PHONY: help setup setup-training demo test check bench chaos lock clean
+.PHONY: help setup setup-training demo test check coverage bench chaos lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -55,6 +56,11 @@ check: setup ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy -p bench
+
+coverage: setup ## branch coverage of the executor, the gateway's orders and the bus: 95 % of each
+	$(BIN)/coverage run -m pytest -q $(COVERED_BY)
+	@for file in 'services/executor/*' services/gateway/orders.py shared/bus.py; do \
+	  $(BIN)/coverage report --include="$$file" --show-missing --fail-under=95; done
 
 bench: setup ## benchmarks: bus, features, inference
 	@for name in $(BENCHES); do $(BIN)/python -m bench.$$name; done
