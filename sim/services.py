@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,7 @@ class Outside:
     venue: SimVenue
     webhook: Webhook = field(default_factory=Webhook)
     spare: Webhook = field(default_factory=Webhook)
+    policy: Mapping[str, Any] = field(default_factory=dict)  # of the executor's settings: not the defaults
     is_disk_full: bool = False
 
     @property
@@ -161,7 +162,7 @@ async def _inference(
 async def _executor(
     process: Process, bus: Bus, outside: Outside, doors: AsyncExitStack
 ) -> tuple[Service, ServiceSettings]:
-    settings = ExecutorSettings.model_construct(**_COMMON)
+    settings = ExecutorSettings.model_construct(**_COMMON, **outside.policy)
     return await doors.enter_async_context(build_executor(settings, bus)), settings
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
 
@@ -99,6 +100,7 @@ class World:
         folder: Path,
         base: MemoryServer | None = None,
         instances: dict[str, int] | None = None,
+        policy: Mapping[str, Any] | None = None,
     ) -> None:
         """Put it together; nothing runs yet.
 
@@ -110,6 +112,7 @@ class World:
             folder: of this world alone; the journal and the venue's books are in it.
             base: what the server holds at the beginning.
             instances: how many of a service run side by side; one if it is not named.
+            policy: of the executor's settings, those that are not the defaults.
         """
         self.random = random.Random(seed)  # noqa: S311 - a simulation's
         random.seed(seed)  # what the doors draw: how late they dial again
@@ -123,7 +126,7 @@ class World:
         self._folder = folder
         with running_on(self.clock):
             venue = SimVenue(self.loop, store, store.slice_open(start_slice) - 1, folder)
-        self.outside = Outside(self.clock, folder, bundle, venue)
+        self.outside = Outside(self.clock, folder, bundle, venue, policy=policy or {})
         self.processes: dict[tuple[str, int], Process] = {}
         self.ways: dict[Process, Way] = {}
         self.cuts: list[Cut] = []
