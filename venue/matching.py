@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from venue.calendar import is_open, next_roll_ms, weekday_before
-from venue.costs import swap_cents
+from venue.calm import Calm
 from venue.intake import Intake
 from venue.liquidity import Liquidity
+from venue.margin_watch import MarginWatch
 from venue.money import CENTS, Quote
+from venue.nights import Nights
 from venue.open_book import OpenBook
 from venue.positions import Positions, ProtectionDelay
 from venue.records import (
@@ -26,7 +27,6 @@ from venue.records import (
     Execution,
     Happening,
     MarginCall,
-    MarginCalled,
     Order,
     OrderKind,
     OrderStatus,
@@ -34,7 +34,6 @@ from venue.records import (
     Record,
     RefusedError,
     StopTrailed,
-    SwapCharged,
     TimeInForce,
     TriggerMethod,
 )
@@ -50,9 +49,6 @@ from venue.triggers import (
     trade_price,
 )
 from venue.valuation import Valuation, Valuer
-
-MARGIN_CALL_AGAIN_MS = 10 * 60_000  # a threshold is told at most once in so long
-NEAR = 1.02  # the margin level is counted to the cent when a quick count says that it is so near
 
 NOTHING: tuple[Happening, ...] = ()
 
@@ -78,7 +74,11 @@ class Matching:
         self._liquidity = liquidity or Liquidity()
         self._positions = Positions(self.book, self.valuer, protection_delay_ms)
         self._intake = Intake(terms, self.book, self.valuer, self._positions)
-        self._roll_ms = 0  # the next end of a day
+        self._nights = Nights(terms, self.book, self.valuer)
+        self._margin = MarginWatch(
+            terms, self.book, self.valuer, self._intake, self._positions, self._price_of
+        )
+        self._calm = Calm(terms, self.book, self.valuer)
         self._steps = {
             symbol: int(contract.step_volume_units * CENTS) for symbol, contract in terms.contracts.items()
         }
@@ -100,7 +100,7 @@ class Matching:
 
         `last_ids` are of orders, positions, deals, stops.
         """
-        self._roll_ms = next_roll_ms(now_ms)
+        self._nights.restore(now_ms)
         self.book.restore(
             orders=orders,
             positions=positions,
@@ -226,21 +226,13 @@ class Matching:
         Raises:
             RefusedError: there is no such margin call, or the level makes no sense.
         """
-        if call_id not in self.book.margin_calls:
-            raise RefusedError("INVALID_REQUEST", "There are three margin calls")
-        if not self.terms.stop_out_percent < threshold_percent <= 1_000:  # neither is NaN
-            raise RefusedError(
-                "INVALID_REQUEST", "The threshold is not between the stop-out's level and 1000 %"
-            )
-        call = MarginCall(call_id, threshold_percent, now_ms)
-        self.book.put_margin_call(call)
-        return call
+        return self._margin.set_call(call_id, threshold_percent, now_ms)
 
     # -- time ----------------------------------------------------------------------------------
 
     def next_due_ms(self) -> int | None:
         """Return when something happens without a quote: a late protection, an expiry, the day's end."""
-        due = [self._roll_ms] if self.positions and not self.terms.swap_free else []
+        due = [self._nights.next_roll_ms] if self.positions and not self.terms.swap_free else []
         due += [at for each in self.positions.values() if (at := each.due_protection_ms) is not None]
         due += [at for each in self.orders.values() if (at := each.expires_ms) is not None]
         return min(due, default=None)
@@ -248,8 +240,8 @@ class Matching:
     def on_time(self, now_ms: int) -> tuple[Happening, ...]:
         """Do what is due by now without a quote."""
         happened: list[Happening] = []
-        if now_ms >= self._roll_ms:
-            happened += self._roll(now_ms)
+        if now_ms >= self._nights.next_roll_ms:
+            happened += self._nights.end(now_ms)
         for position in list(self.positions.values()):
             if position.due_protection_ms is not None and position.due_protection_ms <= now_ms:
                 happened.append(
@@ -262,50 +254,17 @@ class Matching:
                 happened.append(self._positions.end(order, OrderStatus.EXPIRED, now_ms))
         return tuple(happened)
 
-    def _roll(self, now_ms: int) -> list[Happening]:
-        """End the days that are over: every position pays or gets its swap."""
-        happened: list[Happening] = []
-        if self.positions:
-            oldest_ms = min(position.opened_ms for position in self.positions.values())
-            self._roll_ms = max(self._roll_ms, next_roll_ms(oldest_ms))
-        while self.positions and not self.terms.swap_free and self._roll_ms <= now_ms:
-            weekday = weekday_before(self._roll_ms)
-            happened += [
-                notice
-                for position in list(self.positions.values())
-                if position.opened_ms < self._roll_ms
-                and (notice := self._charge_swap(position, weekday)) is not None
-            ]
-            self._roll_ms = next_roll_ms(self._roll_ms)
-        self._roll_ms = next_roll_ms(now_ms)
-        return happened
-
-    def _charge_swap(self, position: Position, weekday: int) -> SwapCharged | None:
-        swap = self.terms.charges_of(position.symbol).swap
-        if swap is None:
-            return None
-        contract = self.terms.contracts[position.symbol]
-        rate = swap.long if position.side.sign > 0 else swap.short
-        amount = swap_cents(
-            contract,
-            swap,
-            position.side,
-            closing_price(position.side, self.quotes[position.symbol]),
-            position.volume_cents,
-            3 if weekday == swap.triple_weekday else 1,
-            self.valuer.rate(contract.quote_asset, high=rate < 0),
-        )
-        charged = replace(position, swap_cents=position.swap_cents + amount, updated_ms=self._roll_ms)
-        self.book.put_position(charged)
-        return SwapCharged(self._roll_ms, charged)
-
     # -- quotes --------------------------------------------------------------------------------
 
     def on_quote(self, symbol: str, time_ms: int, bid: int, ask: int) -> tuple[Happening, ...]:
         """Take a quote: what was due first, then stops and targets, then the orders that waited for it."""
-        book = self.book
-        quote = Quote(time_ms, bid, ask)
+        book, quote = self.book, Quote(time_ms, bid, ask)
         if not book.positions and not book.orders:
+            book.quotes[symbol] = quote
+            return NOTHING
+        if self._calm.is_old():
+            self._calm.look(self.next_due_ms())
+        if self._calm.holds(symbol, quote):
             book.quotes[symbol] = quote
             return NOTHING
         happened = list(self.on_time(time_ms))  # at the last quote before
@@ -315,8 +274,8 @@ class Matching:
         for order in list(book.orders.values()):
             if order.symbol == symbol and time_ms >= order.due_ms and order.order_id in book.orders:
                 happened += self._meet(order, quote)
-        if book.positions:
-            happened += self._watch_margin(time_ms)
+        happened += self._margin.look(time_ms)
+        self._calm.look(self.next_due_ms())
         return tuple(happened)
 
     def _watch(self, position: Position, quote: Quote) -> list[Happening]:
@@ -385,57 +344,14 @@ class Matching:
         if reason is CloseReason.TARGET:
             price = trade_price(order.side, quote)
         else:
-            slippage = self._liquidity.slippage_ticks(order.order_id, quote.time_ms)
-            price = slipped_price(order, quote, slippage * self._ticks[order.symbol])
+            price = self._price_of(order, quote.time_ms)
         happened = self._positions.fill(order, price, offered, quote.time_ms, reason)
         rest = self.orders.get(order.order_id)
         if rest is not None and rest.time_in_force is TimeInForce.IMMEDIATE_OR_CANCEL:
             happened.append(self._positions.end(rest, OrderStatus.CANCELLED, quote.time_ms))
         return happened
 
-    # -- margin --------------------------------------------------------------------------------
-
-    def _watch_margin(self, now_ms: int) -> list[Happening]:
-        """Tell that the margin level falls to a threshold; close the worst positions if it falls too far."""
-        used = self.valuer.held_margin_cents()
-        highest = max(call.threshold_percent for call in self.book.margin_calls.values())
-        if self.valuer.equity_about() * 100 > max(highest, self.terms.stop_out_percent) * used * NEAR:
-            return []
-        level = self.valuer.margin_level_percent()
-        if level is None:
-            return []
-        happened: list[Happening] = [
-            self._call(call, now_ms)
-            for call in list(self.book.margin_calls.values())
-            if level <= call.threshold_percent
-            and (call.told_ms is None or now_ms - call.told_ms >= MARGIN_CALL_AGAIN_MS)
-        ]
-        return happened + self._stop_out(now_ms)
-
-    def _call(self, call: MarginCall, now_ms: int) -> MarginCalled:
-        told = replace(call, told_ms=now_ms)
-        self.book.put_margin_call(told)
-        return MarginCalled(now_ms, told)
-
-    def _stop_out(self, now_ms: int) -> list[Happening]:
-        """Close the position with the worst result, one after the other, until the margin level is back."""
-        happened: list[Happening] = []
-        while True:
-            level = self.valuer.margin_level_percent()
-            if level is None or level > self.terms.stop_out_percent or not self.terms.stop_out_percent:
-                return happened
-            losing = [
-                (self.valuer.value(position).net_cents, position.position_id)
-                for position in self.positions.values()
-                if is_open(position.symbol, now_ms)
-            ]
-            if not losing:
-                return happened
-            position = self.positions[min(losing)[1]]
-            order = self._intake.stop_out_order(position, now_ms)
-            quote = self.quotes[position.symbol]
-            slippage = self._liquidity.slippage_ticks(order.order_id, now_ms)
-            price = slipped_price(order, quote, slippage * self._ticks[order.symbol])
-            happened += self._positions.fill(
-                order, price, position.volume_cents, now_ms, CloseReason.STOP_OUT
-            )
+    def _price_of(self, order: Order, now_ms: int) -> int:
+        """Return the price at which an order that takes any would fill now."""
+        slippage = self._liquidity.slippage_ticks(order.order_id, now_ms)
+        return slipped_price(order, self.quotes[order.symbol], slippage * self._ticks[order.symbol])

@@ -36,6 +36,7 @@ class OpenBook:
         }
         self.balance_cents = 0
         self.balance_version = 0
+        self.version = 0  # changes with everything that stands
         self._changes: list[Record] = []
         self._next_order_id = FIRST_ORDER_ID
         self._next_position_id = FIRST_POSITION_ID
@@ -64,6 +65,7 @@ class OpenBook:
         self._next_position_id = max(self._next_position_id, last_ids[1] + 1)
         self._next_deal_id = max(self._next_deal_id, last_ids[2] + 1)
         self._next_change_id = max(self._next_change_id, last_ids[3] + 1)
+        self.version += 1
 
     def take_changes(self) -> list[Record]:
         """Return the records that are new or changed since the last call."""
@@ -73,6 +75,7 @@ class OpenBook:
     def note(self, *records: Record) -> None:
         """Put records among those to be written."""
         self._changes += records
+        self.version += 1
 
     # -- what stands ---------------------------------------------------------------------------
 

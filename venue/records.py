@@ -56,6 +56,9 @@ class TimeInForce(StrEnum):
     MARKET_ON_OPEN = "MARKET_ON_OPEN"
 
 
+_AT_ONCE = frozenset({TimeInForce.IMMEDIATE_OR_CANCEL, TimeInForce.FILL_OR_KILL})
+
+
 class TriggerMethod(StrEnum):
     """Which side of the quote a stop watches, and whether it needs to see its level twice in a row.
 
@@ -151,6 +154,11 @@ class Order:
     execution_points: float | None = None  # the average of its fills
     is_stop_out: bool = False
     error_code: str = ""
+
+    @property
+    def must_fill_at_once(self) -> bool:
+        """Whether it does not wait for a second quote."""
+        return self.time_in_force in _AT_ONCE
 
     @property
     def left_cents(self) -> int:

@@ -6,11 +6,10 @@ from dataclasses import replace
 from enum import StrEnum
 
 from venue.money import Quote
-from venue.records import Order, OrderKind, Side, TimeInForce, TriggerMethod
+from venue.records import Order, OrderKind, Side, TriggerMethod
 
 _OPPOSITE = frozenset({TriggerMethod.OPPOSITE, TriggerMethod.DOUBLE_OPPOSITE})
 _DOUBLE = frozenset({TriggerMethod.DOUBLE_TRADE, TriggerMethod.DOUBLE_OPPOSITE})
-_AT_ONCE = frozenset({TimeInForce.IMMEDIATE_OR_CANCEL, TimeInForce.FILL_OR_KILL})
 
 
 class Judgement(StrEnum):
@@ -36,9 +35,14 @@ def is_at_or_beyond(side: Side, price: int, level: int) -> bool:
     return side.sign * (price - level) >= 0
 
 
+def is_of_opposite(method: TriggerMethod) -> bool:
+    """Tell whether a trigger watches the other side than the one on which its order would fill."""
+    return method in _OPPOSITE
+
+
 def touches(side: Side, method: TriggerMethod, level: int, quote: Quote) -> bool:
     """Tell whether this quote is at or beyond the level of a stop order of this side."""
-    watched = side.opposite if method in _OPPOSITE else side
+    watched = side.opposite if is_of_opposite(method) else side
     return is_at_or_beyond(side, trade_price(watched, quote), level)
 
 
@@ -61,7 +65,7 @@ def judge(order: Order, quote: Quote) -> tuple[Judgement, Order]:
     price = trade_price(order.side, quote)
     if worst is None or is_at_or_beyond(order.side.opposite, price, worst):
         return Judgement.FILLS, order
-    if order.kind is OrderKind.MARKET_RANGE or order.time_in_force in _AT_ONCE:
+    if order.kind is OrderKind.MARKET_RANGE or order.must_fill_at_once:
         return Judgement.MISSES, order
     return Judgement.WAITS, order
 

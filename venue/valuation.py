@@ -14,8 +14,6 @@ from venue.records import Position, Side
 from venue.terms import MarginSum, Terms
 from venue.triggers import closing_price
 
-POINT_CENTS = 1e7  # points times cents of a unit, in units of the quote currency
-
 
 @dataclass(frozen=True, slots=True)
 class Valuation:
@@ -84,17 +82,6 @@ class Valuer:
     def equity_cents(self) -> int:
         """Return the balance with the unrealised net result of every position."""
         return self._book.balance_cents + sum(value.net_cents for value in self.valuations())
-
-    def equity_about(self) -> float:
-        """Return the equity in cents, quickly and within a cent or two."""
-        equity = float(self._book.balance_cents)
-        for position in self._book.positions.values():
-            price = closing_price(position.side, self._book.quotes[position.symbol])
-            moved = position.side.sign * (price - position.entry_points) * position.volume_cents
-            quote_asset = self.terms.contracts[position.symbol].quote_asset
-            rate = self.converter.about(quote_asset, self.terms.deposit_asset)
-            equity += moved / POINT_CENTS * rate * CENTS + position.swap_cents + position.commission_cents
-        return equity
 
     # -- margin --------------------------------------------------------------------------------
 

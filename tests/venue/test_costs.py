@@ -27,7 +27,8 @@ from tests.venue.core import (
 from venue.book import CONTRACTS
 from venue.calendar import NEW_YORK
 from venue.costs import margin_usd
-from venue.matching import MARGIN_CALL_AGAIN_MS, Matching
+from venue.margin_watch import AGAIN_MS
+from venue.matching import Matching
 from venue.money import conversion_chain
 from venue.records import (
     CloseReason,
@@ -220,7 +221,7 @@ def test_margin_call_is_told_once_in_ten_minutes() -> None:
     assert len(told) == 1
     core = reborn(core)
     assert not any(map(_is_call, core.on_quote("GBPUSD", T0 + 120_000, 126_600, 126_612)))
-    again_ms = T0 + 60_000 + MARGIN_CALL_AGAIN_MS
+    again_ms = T0 + 60_000 + AGAIN_MS
     assert any(map(_is_call, core.on_quote("GBPUSD", again_ms, 126_600, 126_612)))
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.venue.core import BALANCE_CENTS, T0, a_core, executions, reborn
 from venue.book import CONTRACTS
 from venue.calendar import HOUR_MS
+from venue.calm import Calm
 from venue.liquidity import Liquidity
 from venue.matching import Matching
 from venue.money import Quote
@@ -147,11 +148,27 @@ class Run:
             self.core.amend(position.position_id, stop, None, self.now_ms, trailing=how[0] % 2 == 0)
 
 
-def carried_out(plan: list[Action], seed: int, kind: AccountKind, *, dies_after: int | None = None) -> Run:
+class Restless(Calm):
+    """Looks at every quote as if it could change something."""
+
+    def holds(self, symbol: str, quote: Quote) -> bool:
+        return False
+
+
+def carried_out(
+    plan: list[Action],
+    seed: int,
+    kind: AccountKind,
+    *,
+    dies_after: int | None = None,
+    restless: bool = False,
+) -> Run:
     """Carry out a plan; perhaps with the process dying once and coming back from its books."""
     liquidity = Liquidity(seed, slippage_ticks_max=SLIPPAGE_TICKS, partial_fraction=0.4)
     terms = {"kind": kind, "charges": CHARGES, "conversion_fee": Decimal("0.007")}
     run = Run(a_core(liquidity, deposit_cents=BALANCE_CENTS, **terms))
+    if restless:
+        run.core._calm = Restless(run.core.terms, run.core.book, run.core.valuer)
     for number, action in enumerate(plan):
         if number == dies_after:
             run.records = run.core.take_changes()
@@ -216,7 +233,6 @@ def test_volume_and_money_are_conserved(plan: list[Action], seed: int, kind: Acc
     assert run.core.equity_cents() == run.core.balance_cents + sum(
         value.net_cents for value in run.core.valuations()
     )
-    assert abs(run.core.valuer.equity_about() - run.core.equity_cents()) < 100 + run.core.used_margin_cents()
 
 
 @settings(max_examples=60, deadline=None)
@@ -229,6 +245,14 @@ def test_same_seed_and_actions_give_the_same_bytes_even_over_a_restart(
     dies_after = data.draw(st.integers(1, len(plan)))
     again = carried_out(plan, seed, kind, dies_after=dies_after)
     assert orjson.dumps(first.records) == orjson.dumps(again.records)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans, seed=st.integers(0, 2**32), kind=st.sampled_from(AccountKind))
+def test_quotes_that_are_passed_over_change_nothing(plan: list[Action], seed: int, kind: AccountKind) -> None:
+    """The quick look only saves time: who looks at every quote comes to the same bytes."""
+    quick, slow = (carried_out(plan, seed, kind, restless=restless) for restless in (False, True))
+    assert orjson.dumps(quick.records) == orjson.dumps(slow.records)
 
 
 @settings(max_examples=30, deadline=None)
