@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from services.gateway.link import Link, Received
 from services.gateway.main import build
 from services.gateway.protocol import TYPES, oa
 from services.gateway.settings import GatewaySettings
-from services.gateway.tokens import TokenPair
 from shared import streams
 from shared.bus import Output, RedisBus
 from shared.errors import InputError, UnavailableError
@@ -152,20 +152,20 @@ async def test_token_that_is_voided_is_refreshed_and_trading_goes_on(
 
 @on_loop
 async def test_token_that_is_due_is_refreshed_between_two_sessions(
-    tmp_path: Path, valkey: RedisServer
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it ends, on the same connection, and without a failed try."""
-    async with a_place(tmp_path, valkey.url) as place:
+    monkeypatch.setattr(connection_module, "DUE_LOOK_S", 0.05)
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         tokens = place.credentials().tokens
-        soon = TokenPair.fresh(place.venue.ready["access_token"], place.venue.ready["refresh_token"], 6.0)
-        tokens.current()
-        tokens.path.write_text(soon.model_dump_json())
-        async with a_gateway(place) as gateway:
-            await until(lambda: tokens.current().access_token != soon.access_token)
-            await until(gateway.is_online)
-            await gateway.protected(a_request(book=place.book))
-            assert gateway.dialled == 1
-            assert await place.has_alarm("due to be refreshed")
+        pair = tokens.current()
+        due = pair.model_copy(update={"since": pair.since - timedelta(days=365)})
+        tokens.path.write_text(due.model_dump_json())
+        await until(lambda: tokens.current().access_token != pair.access_token)
+        await until(gateway.is_online)
+        await gateway.protected(a_request(book=place.book))
+        assert gateway.dialled == 1
+        assert await place.has_alarm("due to be refreshed")
 
 
 @on_loop
