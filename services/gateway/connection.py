@@ -111,7 +111,8 @@ class Connection:
             while short_lived < SESSIONS_MAX:
                 session = await self._one_session(link, who, inbox, place.host)
                 await self._tell(f"session lost ({session.why_ended}); authorising again", Severity.WARNING)
-                short_lived = 0 if self._was_healthy() else short_lived + 1
+                was_good = self._was_healthy() or session.was_planned
+                short_lived = 0 if was_good else short_lived + 1
             raise UnavailableError(f"{SESSIONS_MAX} sessions ended at once: {session.why_ended}")
         finally:
             link.abort("the session is over")
@@ -202,7 +203,7 @@ async def _end_when_due(session: Session, who: Credentials) -> None:
     while True:
         left_s = (who.tokens.current().due_at - utc_now()).total_seconds()
         if left_s <= 0:
-            session.end("the access token is due to be refreshed")
+            session.end("the access token is due to be refreshed", planned=True)
             return
         await asyncio.sleep(min(left_s, DUE_LOOK_S))
 

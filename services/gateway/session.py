@@ -52,6 +52,7 @@ class Session:
         self._numbers = itertools.count(1)  # of what may be sent again: each time under an id of its own
         self.ended = asyncio.Event()  # the account's session; the link may live on
         self.why_ended = ""
+        self.was_planned = False  # its end was ours
 
     @classmethod
     async def open(cls, link: Link, who: Credentials, book: str, symbols: Sequence[str]) -> Session:
@@ -79,10 +80,10 @@ class Session:
         await session._subscribe(list(session.by_id))
         return session
 
-    def end(self, why: str) -> None:
+    def end(self, why: str, *, planned: bool = False) -> None:
         """The account's session is over; the link may be good for another one."""
         if not self.ended.is_set():
-            self.why_ended = why
+            self.why_ended, self.was_planned = why, planned
             self.ended.set()
             log.warning("session.ended", why=why)
 

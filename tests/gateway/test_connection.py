@@ -169,6 +169,22 @@ async def test_token_that_is_due_is_refreshed_between_two_sessions(
 
 
 @on_loop
+async def test_trading_outlives_its_tokens(tmp_path: Path, valkey: RedisServer) -> None:
+    """The age of the first one is not known: it ends under us. From then on each is refreshed in time."""
+    async with a_place(tmp_path, valkey.url, token_life_s=4) as place, a_gateway(place) as gateway:
+        tokens, seen = place.credentials().tokens, set()
+
+        def has_seen(count: int) -> bool:
+            seen.add(tokens.current().access_token)
+            return len(seen) >= count
+
+        await until(lambda: has_seen(3), within_s=25)
+        await until(gateway.is_online)
+        await gateway.protected(a_request(book=place.book))
+        assert gateway.dialled == 1
+
+
+@on_loop
 async def test_refresh_token_that_somebody_else_has_used_ends_the_process(
     tmp_path: Path, valkey: RedisServer
 ) -> None:
