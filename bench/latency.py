@@ -13,14 +13,13 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.common import figures, machine
+from bench.official import official_python
 from cli.demo import Demo, DemoOptions
 from cli.mesh_view import MeshView
 from cli.supervisor import SERVICES, Supervisor
@@ -31,8 +30,6 @@ M5_MS = 300_000
 APART_S = 1.0
 QUIET_S = 0.25
 WARM_UP = 10  # closes that are not counted: caches, and the history that is still being handled
-OFFICIAL_ENVIRONMENT = ROOT / "var" / "official-client"
-OFFICIAL_PACKAGE = "ctrader-open-api==0.9.2"  # with its own pins
 OFFICIAL_START_S = 60.0
 
 
@@ -115,19 +112,6 @@ async def official(closes: int, folder: Path) -> dict[str, Any]:
     written = {int(open_ms): at_s for open_ms, at_s in timing["first_quotes"].items()}
     arrived = {int(order.rpartition("-")[2]): at_s for order, at_s in timing["orders"].items()}
     return {"official client": figures([arrived[c] - written[c] for c in arrived if c in written])}
-
-
-def official_python() -> str:
-    """Return the Python of an environment with the official package and its own pins; made once."""
-    python = OFFICIAL_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(OFFICIAL_ENVIRONMENT)], check=True)
-    has = subprocess.run([str(python), "-c", "import ctrader_open_api"], check=False, capture_output=True)
-    if has.returncode:
-        subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", "setuptools<81", OFFICIAL_PACKAGE], check=True
-        )
-    return str(python)
 
 
 async def measure(closes: int, against: str | None) -> dict[str, Any]:

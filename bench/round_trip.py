@@ -21,7 +21,7 @@ from services.gateway.protocol import LOOP  # first: it installs the reactor
 
 # isort: split
 from bench.common import figures, machine
-from bench.latency import official_python
+from bench.official import official_python
 from cli.supervisor import Supervisor
 from services.gateway import link as link_module
 from services.gateway.access import Credentials, authorise, open_link

@@ -56,7 +56,7 @@ def deals_of_position(session: Session, request: Request) -> Iterable[Message]:
         messages.ProtoOADealListByPositionIdRes(
             ctidTraderAccountId=session.account_id,
             deal=[session.floor.translator.deal(deal) for deal in deals[:ROWS_MAX]],
-            hasMore=len(deals) > ROWS_MAX,
+            hasMore=int(len(deals) > ROWS_MAX),  # the official package has a number here
         )
     ]
 

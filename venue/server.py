@@ -149,6 +149,8 @@ class VenueServer:
             log.debug("a client left")
         except asyncio.CancelledError:
             log.debug("the venue closes a connection")
+        except Exception:  # one client's request must not end the venue for all
+            log.exception("a connection ends by a mistake of the venue's own")
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):

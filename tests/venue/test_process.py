@@ -185,25 +185,3 @@ async def test_bars_from_files_are_played_with_modelled_volumes(tmp_path: Path) 
         assert len(history.trendbar) == 7
         assert all(12 <= bar.volume <= 60 for bar in history.trendbar)
         assert history.trendbar[-1].low + history.trendbar[-1].deltaClose == 110_050
-
-
-async def test_official_client_is_served_unmodified(tmp_path: Path) -> None:
-    """Who has a program on the official package can point it at this venue."""
-    async with serve(a_setting(tmp_path / "v")) as venue:
-        program = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-W",
-            "ignore",
-            str(Path(__file__).with_name("official.py")),
-            json.dumps(venue.ready),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said, _ = await program.communicate()
-    assert json.loads(said) == [
-        "ProtoOAApplicationAuthRes",
-        "ProtoOAAccountAuthRes",
-        "ProtoOASymbolsListRes",
-        "ProtoOASubscribeSpotsRes",
-        "ProtoOASpotEvent",
-        "ProtoOAExecutionEvent",
-    ]
