@@ -43,12 +43,16 @@ PEACE_SLICES = 12  # after the faults: what is open comes to its end
 ORDERS_MIN = 100
 SEED = 1
 DIRECTIONS = (0.9, -0.9, 0.9, -0.9, 0.9)  # in symbol order: all want to trade at every slice
+DEPOSIT_CENTS = 100_000_000  # so much that no size is too small
 POLICY = {  # a day full of losses is what this is about: the limits that would end it are wide
     "day_loss_fraction_max": Decimal(1),
     "drawdown_fraction_max": Decimal(1),
     "losing_streak_max": 1000,
     "risk_fraction_max": Decimal("0.02"),
 }
+OPEN = {ExecutionKind.SENT, ExecutionKind.ACCEPTED, ExecutionKind.UNKNOWN, ExecutionKind.REPAIRING}
+NEWEST = 60  # executions that one slice may lead to, and more
+SETTLE_S = 60.0
 RARE = 0.004  # of faults that end a connection or a session: some ten a day
 OFTEN = 0.2
 DELAY_MS = 4_000
@@ -143,6 +147,7 @@ class Day:
             faults.ask(request)
         for _ in range(DAY_SLICES):
             await world.play_slice()
+            await settled(world)
         self.fired = faults.fired()
         faults.end_all()
         world.has_peace = True
@@ -164,7 +169,7 @@ def run_day(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         at = warm()
         models = eager_bundle(DIRECTIONS)
-        world = World(SEED, at.store, WARM_SLICES, models, Path(folder), at.base, policy=POLICY)
+        world = World(SEED, at.store, WARM_SLICES, models, Path(folder), at.base, None, POLICY, DEPOSIT_CENTS)
         day = Day(world, requests)
         world.run(day.play)
     kinds, slowest_s = orders_of(world)
@@ -178,6 +183,19 @@ def run_day(name: str) -> dict[str, Any]:
         "findings": day.findings,
         "seconds": round(time.monotonic() - began_s, 1),
     }
+
+
+async def settled(world: World) -> None:
+    """Give an order whose fate is unknown the time that it would have until the next close."""
+    until_s = world.loop.time() + SETTLE_S
+    while world.loop.time() < until_s:
+        last: dict[str, ExecutionKind] = {}
+        for entry in world.server.streams[streams.EXECUTIONS.name].entries[-NEWEST:]:
+            if isinstance(entry.message, ExecutionReported):
+                last[entry.message.client_order_id] = entry.message.kind
+        if world.venue.wires and not set(last.values()) & OPEN:
+            return
+        await world.rest(1.0)
 
 
 def orders_of(world: World) -> tuple[Counter[str], float]:

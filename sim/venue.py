@@ -52,7 +52,6 @@ from venue.translation import Translator, spot_event
 from venue.wires import framed
 
 ACCOUNT_ID = 40_000_001
-DEPOSIT_CENTS = 1_000_000
 WAY_S = 0.002  # of a frame, one way
 REQUESTS_PER_S, HISTORY_PER_S = 50, 5
 
@@ -147,7 +146,9 @@ class Wire:
 class SimVenue:
     """One account at one venue, and everything that may go wrong on the way to it."""
 
-    def __init__(self, loop: VirtualLoop, store: SparseStore, start_ms: int, folder: Path) -> None:
+    def __init__(
+        self, loop: VirtualLoop, store: SparseStore, start_ms: int, folder: Path, deposit_cents: int
+    ) -> None:
         self.loop = loop
         self.wires: dict[Connection, Wire] = {}
         self.ledger = Ledger(folder)
@@ -156,7 +157,7 @@ class SimVenue:
         self.matching = Matching(terms, protection_delay_ms=self._protection_delay_ms)
         playback = Playback(store, start_ms)
         self.exchange = Exchange.resume(
-            playback, self.matching, self.ledger, Faults(), Stepped(), deposit_cents=DEPOSIT_CENTS
+            playback, self.matching, self.ledger, Faults(), Stepped(), deposit_cents=deposit_cents
         )
         self.exchange.listener = self
         directory = Directory(CONTRACTS)

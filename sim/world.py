@@ -30,6 +30,7 @@ from sim.services import BOOK, SERVICES, Outside, run_service
 from sim.venue import SimVenue
 from venue.calendar import M5_MS
 
+DEPOSIT_CENTS = 1_000_000
 RESTART_S = (0.1, 2.0)  # how late a process that ended is started again
 LAST_WORDS_S = 10.0  # what is left of dead processes has come to its end by then
 CONNECT_S = 10.0  # how long the market waits for a gateway that connects: longer than it may stand still
@@ -101,6 +102,7 @@ class World:
         base: MemoryServer | None = None,
         instances: dict[str, int] | None = None,
         policy: Mapping[str, Any] | None = None,
+        deposit_cents: int = DEPOSIT_CENTS,
     ) -> None:
         """Put it together; nothing runs yet.
 
@@ -113,6 +115,7 @@ class World:
             base: what the server holds at the beginning.
             instances: how many of a service run side by side; one if it is not named.
             policy: of the executor's settings, those that are not the defaults.
+            deposit_cents: what the account begins with.
         """
         self.random = random.Random(seed)  # noqa: S311 - a simulation's
         random.seed(seed)  # what the doors draw: how late they dial again
@@ -125,7 +128,7 @@ class World:
         self._instances = instances or {}
         self._folder = folder
         with running_on(self.clock):
-            venue = SimVenue(self.loop, store, store.slice_open(start_slice) - 1, folder)
+            venue = SimVenue(self.loop, store, store.slice_open(start_slice) - 1, folder, deposit_cents)
         self.outside = Outside(self.clock, folder, bundle, venue, policy=policy or {})
         self.processes: dict[tuple[str, int], Process] = {}
         self.ways: dict[Process, Way] = {}
