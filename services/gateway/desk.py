@@ -105,6 +105,23 @@ class Desk:
         """The connection has ended."""
         self.line.go_down()
 
+    # --- the operator's stop --------------------------------------------------------------------
+
+    async def remember_control(self, command: Command) -> None:
+        """Journal the operator's last command."""
+        await self._journal.remember(control=command.value)
+
+    def stop_that_was_lost(self) -> Command | None:
+        """Return the stop that the journal knows and the server does not, or None; it is told."""
+        known = self._journal.fact("control")
+        if known is None or known == Command.RESUME.value:
+            return None
+        self.alarms.tell_soon(
+            f"the server came back without the command {known}: it holds at the gateway; give it again",
+            Severity.CRITICAL,
+        )
+        return Command(known)
+
     # --- requests -------------------------------------------------------------------------------
 
     async def place_once(self, request: OrderRequested, control: Command | None) -> None:

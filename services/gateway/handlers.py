@@ -26,7 +26,11 @@ class GatewayHandlers:
         return ()
 
     async def on_command(self, given: CommandGiven) -> Sequence[Message]:
-        """From the next request on, an operator's stop holds here too, whatever is still queued."""
+        """From the next request on, an operator's stop holds here too, whatever is still queued.
+
+        It is journalled first: a server that comes back older than the stop does not lift it.
+        """
+        await self._desk.remember_control(given.command)
         self._control = None if given.command is Command.RESUME else given.command
         return ()
 
@@ -35,9 +39,9 @@ class GatewayHandlers:
         return (self._control or Command.RESUME).value.encode()
 
     def restore(self, data: bytes | None) -> None:
-        """Take up the operator's last stop; what cannot be read means halt."""
+        """Take up the operator's last stop, the server's or the journal's; what cannot be read means halt."""
         try:
             command = Command(data.decode()) if data else Command.RESUME
         except ValueError:
             command = Command.HALT
-        self._control = None if command is Command.RESUME else command
+        self._control = self._desk.stop_that_was_lost() if command is Command.RESUME else command

@@ -16,7 +16,7 @@ from shared.errors import UnavailableError
 from shared.messages import Command, CommandGiven, Direction, ExecutionKind, Meta
 from tests.conftest import RedisServer
 from tests.gateway.builders import CLOSE, a_request
-from tests.gateway.loop import on_loop, until
+from tests.gateway.loop import on_loop, until, until_so
 from tests.gateway.mesh import a_gateway, a_place
 from tests.venue.client import logged_in
 from venue.calendar import NEW_YORK
@@ -167,6 +167,39 @@ async def test_stop_given_while_a_request_waited_for_the_connection_comes_first(
             await gateway.place_order(request)
             assert gateway.kinds(request) == [E.REFUSED]
             assert place.books()["orders"] == []
+
+
+@pytest.mark.parametrize("saved", [None, b"resume"])
+@on_loop
+async def test_stop_that_the_server_has_lost_still_holds(
+    tmp_path: Path, valkey: RedisServer, saved: bytes | None
+) -> None:
+    """Redis may come back older than the stop; only a command that is given later lifts it."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        given = CommandGiven(meta=Meta.root("c", CLOSE), command=Command.PAUSE, who="me", why="test")
+        await gateway.handlers.on_command(given)
+        gateway.handlers.restore(saved)
+        request, later = a_request(book=place.book), a_request("XAUUSD", book=place.book)
+        await gateway.place_order(request)
+        (event,) = gateway.journal.events()
+        assert (event.kind, event.reason) == (E.REFUSED, "CONTROL_PAUSE")
+        await until_so(lambda: place.has_alarm("without the command pause"))
+        await gateway.handlers.on_command(given.model_copy(update={"command": Command.RESUME}))
+        gateway.handlers.restore(saved)
+        await gateway.place_order(later)
+        assert gateway.kinds(later)[0] is E.SENT
+
+
+@on_loop
+async def test_resume_that_the_server_has_lost_lifts_nothing(tmp_path: Path, valkey: RedisServer) -> None:
+    """Of two stops the one that still holds counts: nothing is traded on a guess."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        given = CommandGiven(meta=Meta.root("c", CLOSE), command=Command.RESUME, who="me", why="test")
+        await gateway.handlers.on_command(given)
+        gateway.handlers.restore(b"halt")
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        assert gateway.kinds(request) == [E.REFUSED]
 
 
 @on_loop
