@@ -76,7 +76,8 @@ async def test_pause_is_told_stops_all_and_ends() -> None:
     executor = restarted(executor, *accounts)
     event, refused = await give(executor, a_slice("GBPUSD", close=closes[1]))
     assert isinstance(event, m.EventReported)
-    assert (event.severity, event.details["limit"]) == (m.Severity.WARNING, "LOSING_STREAK")
+    assert (event.service, event.severity) == ("executor", m.Severity.WARNING)
+    assert event.details["limit"] == "LOSING_STREAK"
     assert reasons([refused]) == {"GBPUSD": "LOSING_STREAK"}
     assert reasons(await give(executor, a_slice("GBPUSD", close=closes[2]))) == {"GBPUSD": "LOSING_STREAK"}
     executor = restarted(executor, *accounts)

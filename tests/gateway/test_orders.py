@@ -191,6 +191,7 @@ def test_stop_and_target_stand_on_their_sides_of_the_entry(
         ("1.0950", "1.0990", "1.1020", "STOP_LOSS"),  # through a gap
         ("1.1020", "1.0990", "1.1020", "TAKE_PROFIT"),
         ("1.1055", "1.0990", "1.1020", "TAKE_PROFIT"),
+        ("1.1005", "1.0990", "1.1020", "STOP_LOSS"),  # in the middle: the worse of both
         ("1.0990", "1.0990", None, "STOP_LOSS"),
         ("1.1020", None, "1.1020", "TAKE_PROFIT"),
     ],
