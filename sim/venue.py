@@ -330,9 +330,9 @@ class SimVenue:
         for session in self._sessions():
             stamped = session.spots.get(spot.symbol)
             if stamped is not None:
-                bar = spot.bar if spot.symbol in session.bars else None
+                bars = self.exchange.playback.forming_bars(spot, session.bars.get(spot.symbol, ()))
                 number = self._directory.symbol_ids[spot.symbol]
-                event = spot_event(ACCOUNT_ID, number, spot, bar, with_stamp=stamped)
+                event = spot_event(ACCOUNT_ID, number, spot, bars, with_stamp=stamped)
                 session.send(event)
 
     def on_execution(self, execution: Execution) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from venue.connection import Connection
 from venue.exchange import Answer
 from venue.outbox import known_as
+from venue.periods import Period
 from venue.playback import Spot
 from venue.protocol import Packet
 from venue.records import Execution, Notice, OrderKind, OrderStatus
@@ -50,23 +51,23 @@ class Audience:
     def on_spot(self, spot: Spot) -> None:
         """Put a quote on the way to its subscribers, made once for all who want it alike."""
         self._stopwatch.queued(spot.time_ms)
-        packets: dict[tuple[bool, bool], Packet] = {}
+        packets: dict[tuple[bool, tuple[Period, ...]], Packet] = {}
         for session in self.sessions():
             with_stamp = session.spots.get(spot.symbol)
             if with_stamp is None:
                 continue
-            variant = with_stamp, spot.symbol in session.bars
+            variant = with_stamp, session.bars.get(spot.symbol, ())
             packet = packets.get(variant)
             if packet is None:
                 packet = packets[variant] = self._spot_packet(spot, *variant)
             session.outbox.send(packet)
 
-    def _spot_packet(self, spot: Spot, with_stamp: bool, with_bar: bool) -> Packet:
+    def _spot_packet(self, spot: Spot, with_stamp: bool, periods: tuple[Period, ...]) -> Packet:
         event = spot_event(
             self._floor.account.account_id,
             self._floor.directory.symbol_ids[spot.symbol],
             spot,
-            spot.bar if with_bar else None,
+            self._floor.exchange.playback.forming_bars(spot, periods),
             with_stamp=with_stamp,
         )
         return Packet(event, known_as(event), spot.symbol)

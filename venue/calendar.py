@@ -1,6 +1,6 @@
-"""When the market is open, in New York time: the FX week, gold's daily break, the day's roll.
+"""When the market is open, in New York time: the FX week, gold's daily break, the day's roll, two holidays.
 
-Holidays are not known here: a holiday is a session without quotes, and its bars are simply absent.
+Other holidays are sessions without quotes: their bars are simply absent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ M5_MS = 5 * MINUTE_MS
 
 ROLL_HOUR = 17  # the FX day and week begin and end here, New York time
 BREAK_END_HOUR = 18  # gold comes back an hour later, and opens its week then
+HOLIDAYS = {(12, 25): "Christmas", (1, 1): "New Year's Day"}  # trading days, by month and day; assumed
 DAILY_BREAK_SYMBOLS = frozenset({"XAUUSD"})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,12 +44,25 @@ def utc_ms(day: date, hour: int, minute: int = 0) -> int:
     return (local - _EPOCH) // timedelta(milliseconds=1)
 
 
+def is_holiday(time_ms: int) -> bool:
+    """Tell whether the trading day of a time is a holiday of every symbol."""
+    return _is_holiday_hour(time_ms // HOUR_MS)
+
+
+@lru_cache(maxsize=4_096)
+def _is_holiday_hour(utc_hour: int) -> bool:
+    day = trading_day(utc_hour * HOUR_MS)
+    return (day.month, day.day) in HOLIDAYS
+
+
 def is_open(symbol: str, time_ms: int) -> bool:
     """Tell whether the symbol trades at this time.
 
     FX trades from Sunday 17:00 to Friday 17:00 New York. Gold does too, less the hour from 17:00 of
-    every day, so its week opens on Sunday 18:00.
+    every day, so its week opens on Sunday 18:00. Nothing trades on a holiday.
     """
+    if is_holiday(time_ms):
+        return False
     local_ms = new_york_ms(time_ms)
     weekday = (local_ms // DAY_MS + 3) % 7  # day 0 was a Thursday
     hour = local_ms % DAY_MS // HOUR_MS
@@ -88,7 +102,7 @@ def next_open(symbol: str, time_ms: int) -> int:
         return time_ms
     hour = BREAK_END_HOUR if symbol in DAILY_BREAK_SYMBOLS else ROLL_HOUR
     day = (_EPOCH + timedelta(days=new_york_ms(time_ms) // DAY_MS)).date()
-    while True:  # at most three days: Friday evening waits for Sunday
+    while True:  # at most four days: before a weekend that a holiday makes longer
         open_ms = utc_ms(day, hour)
         if open_ms > time_ms and is_open(symbol, open_ms):
             return open_ms

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 
 from shared.contracts import Contract
-from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, ROLL_HOUR
+from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, HOLIDAYS, ROLL_HOUR, trading_day
 
 FIRST_SYMBOL_ID = 1_101
 FIRST_LIVE_SYMBOL_ID = 10_001_102
@@ -53,3 +54,15 @@ def schedule(symbol: str) -> Iterable[tuple[int, int]]:
     if opening == ROLL_HOUR:
         return [(opening * _HOUR_S, 5 * _DAY_S + ROLL_HOUR * _HOUR_S)]
     return [(day * _DAY_S + opening * _HOUR_S, (day + 1) * _DAY_S + ROLL_HOUR * _HOUR_S) for day in range(5)]
+
+
+def holidays(now_ms: int) -> Iterable[tuple[str, int, int, int]]:
+    """Return this year's holidays: name, day since 1970, from and to which second of it, New York.
+
+    A trading day begins at 17:00 of the day before, so each holiday is a part of two days.
+    """
+    year = trading_day(now_ms).year
+    for (month, day), name in HOLIDAYS.items():
+        number = (date(year, month, day) - date(1970, 1, 1)).days
+        yield name, number - 1, ROLL_HOUR * _HOUR_S, _DAY_S
+        yield name, number, 0, ROLL_HOUR * _HOUR_S

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from shared.contracts import Contract
 from shared.errors import InputError
 from venue.book import CONTRACTS, SYMBOLS
-from venue.calendar import BREAK_END_HOUR, DAILY_BREAK_SYMBOLS, M5_MS, ROLL_HOUR, week_open_ms
+from venue.calendar import (
+    BREAK_END_HOUR,
+    DAILY_BREAK_SYMBOLS,
+    M5_MS,
+    ROLL_HOUR,
+    is_holiday,
+    week_open_ms,
+)
 from venue.ticks import tick_points
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -134,6 +141,9 @@ def synthetic_market(
         state, week = _draw_week(seed, week_ms, state, structure_strength)
         stamps = week_ms + M5_MS * np.arange(WEEK_BARS)
         asked = (stamps >= start_ms) & (stamps < end_ms) & _SESSIONS[:, columns].any(axis=1)
+        asked &= ~np.repeat(
+            [is_holiday(open_ms) for open_ms in stamps[::BARS_PER_HOUR].tolist()], BARS_PER_HOUR
+        )
         asked &= np.cumsum(asked) <= wanted
         wanted -= int(asked.sum())
         for symbol, column in zip(symbols, columns, strict=True):

@@ -77,10 +77,14 @@ def together(bars: Iterable[Bar], period: Period) -> list[Bar]:
         if not made or made[-1].open_ms != open_ms:
             made.append(bar._replace(open_ms=open_ms))
             continue
-        last = made[-1]
-        high, low = max(last.high, bar.high), min(last.low, bar.low)
-        made[-1] = Bar(open_ms, last.open, high, low, bar.close, last.volume + bar.volume)
+        made[-1] = joined(made[-1], bar)
     return made
+
+
+def joined(first: Bar, then: Bar) -> Bar:
+    """Return two bars as one."""
+    high, low = max(first.high, then.high), min(first.low, then.low)
+    return Bar(first.open_ms, first.open, high, low, then.close, first.volume + then.volume)
 
 
 @lru_cache(maxsize=8_192)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from venue.bars import Bar, BarStore
 from venue.calendar import M5_MS
 from venue.money import Quote
+from venue.periods import Period, joined
 from venue.ticks import path_volume
 
 
@@ -29,6 +31,7 @@ class Playback:
         self.store = store
         self.time_ms = time_ms
         self.forming: dict[str, Bar] = {}  # the last bar of which a quote was played
+        self._followed: dict[str, dict[Period, Bar | None]] = {}  # forming bars of other periods
         self.last_quotes = self._quotes_before(time_ms)
         self._slice: list[Spot] = []
         self._slice_end_ms = 0
@@ -54,11 +57,35 @@ class Playback:
         start = self._index
         while self._index < len(self._slice) and self._slice[self._index].time_ms == next_ms:
             spot = self._slice[self._index]
+            if spot.symbol in self._followed:
+                self._grow(spot)
             self.forming[spot.symbol] = spot.bar
             self.last_quotes[spot.symbol] = Quote(spot.time_ms, spot.bid, spot.ask)
             self._index += 1
         self.time_ms = next_ms
         return self._slice[start : self._index]
+
+    def follow(self, symbol: str, period: Period, forming: Bar | None) -> None:
+        """Keep the forming bar of another period too, from the one that is given; None if there is none."""
+        self._followed.setdefault(symbol, {}).setdefault(period, forming)
+
+    def forming_bars(self, spot: Spot, periods: Iterable[Period]) -> dict[Period, Bar]:
+        """Return the bars that a quote has just grown, of periods that are followed and of M5."""
+        followed = self._followed.get(spot.symbol, {})
+        bars = {period: spot.bar if period is Period.M5 else followed[period] for period in periods}
+        return {period: bar for period, bar in bars.items() if bar is not None}
+
+    def _grow(self, spot: Spot) -> None:
+        """Let the forming bars of other periods have a quote; the ask alone begins no bar."""
+        before = self.forming.get(spot.symbol)
+        counted = before.volume if before is not None and before.open_ms == spot.bar.open_ms else 0
+        tick = Bar(spot.time_ms, spot.bid, spot.bid, spot.bid, spot.bid, spot.bar.volume - counted)
+        for period, bar in self._followed[spot.symbol].items():
+            if bar is None or (spot.bid_moved and period.open_ms(spot.time_ms) != bar.open_ms):
+                grown = tick._replace(open_ms=period.open_ms(spot.time_ms))
+            else:
+                grown = joined(bar, tick)
+            self._followed[spot.symbol][period] = grown
 
     def next_quote_of(self, symbol: str, from_ms: int) -> int | None:
         """Return about when the symbol's next quote from a time on comes, None after the last one."""

@@ -23,7 +23,7 @@ TIMESTAMP_MS_MAX = 2_147_483_646_000
 def trendbars(session: Session, request: Request) -> Iterable[Message]:
     """Return history: the last bars up to a time, or those of a window."""
     symbol = symbol_name(session, request.symbolId)
-    period = Period(model.ProtoOATrendbarPeriod.Name(request.period))
+    period = _period(request)
     from_ms, to_ms = request.fromTimestamp, min(request.toTimestamp, TIMESTAMP_MS_MAX)
     count = None
     if request.HasField("count"):
@@ -103,35 +103,39 @@ def unsubscribe_spots(session: Session, request: Request) -> Iterable[Message]:
     for symbol in symbols:
         _check_spots(session, symbol)
         del session.spots[symbol]
-        session.bars.discard(symbol)
+        session.bars.pop(symbol, None)
     return [messages.ProtoOAUnsubscribeSpotsRes(ctidTraderAccountId=session.account_id)]
 
 
 def subscribe_bars(session: Session, request: Request) -> Iterable[Message]:
-    """Add the forming bar to a symbol's stream."""
-    symbol = symbol_name(session, request.symbolId)
-    _check_period(request.period)
+    """Add the forming bar of a period to a symbol's stream."""
+    symbol, period = symbol_name(session, request.symbolId), _period(request)
     _check_spots(session, symbol)
-    if symbol in session.bars:
-        raise RequestError("ALREADY_SUBSCRIBED", f"Already subscribed to the bars of {symbol}")
-    session.bars.add(symbol)
+    streamed = session.bars.get(symbol, ())
+    if period in streamed:
+        raise RequestError("ALREADY_SUBSCRIBED", f"Already subscribed to the {period} bars of {symbol}")
+    session.bars[symbol] = tuple(each for each in Period if each in (*streamed, period))
+    playback = session.floor.exchange.playback
+    if period is not Period.M5:
+        last = bars(playback, symbol, period, 0, playback.time_ms, 1).bars
+        playback.follow(symbol, period, last[0] if last else None)
     return [messages.ProtoOASubscribeLiveTrendbarRes(ctidTraderAccountId=session.account_id)]
 
 
 def unsubscribe_bars(session: Session, request: Request) -> Iterable[Message]:
-    """Take the forming bar out of a symbol's stream."""
-    session.bars.discard(symbol_name(session, request.symbolId))
+    """Take the forming bar of a period out of a symbol's stream."""
+    symbol, period = symbol_name(session, request.symbolId), _period(request)
+    session.bars[symbol] = tuple(each for each in session.bars.get(symbol, ()) if each is not period)
     return [messages.ProtoOAUnsubscribeLiveTrendbarRes(ctidTraderAccountId=session.account_id)]
+
+
+def _period(request: Request) -> Period:
+    return Period(model.ProtoOATrendbarPeriod.Name(request.period))
 
 
 def _check_spots(session: Session, symbol: str) -> None:
     if symbol not in session.spots:
         raise RequestError("INVALID_REQUEST", f"Not subscribed to the spots of {symbol}")
-
-
-def _check_period(period: int) -> None:
-    if period != model.M5:
-        raise RequestError("INVALID_REQUEST", "This venue streams bars of the period M5 only")
 
 
 ANSWERS: Mapping[str, AnswerTo] = {

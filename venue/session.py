@@ -13,6 +13,7 @@ from venue.directory import Directory
 from venue.exchange import Answer, Exchange
 from venue.ledger import Ledger
 from venue.outbox import Outbox, known_as
+from venue.periods import Period
 from venue.protocol import Generated, Packet
 from venue.translation import Translator
 
@@ -48,7 +49,7 @@ class Session:
         self.outbox = outbox
         self.grant = grant
         self.spots: dict[str, bool] = {}  # symbol -> with time stamps
-        self.bars: set[str] = set()
+        self.bars: dict[str, tuple[Period, ...]] = {}  # symbol -> whose forming bars come with its quotes
 
     @property
     def account_id(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import Message
@@ -14,9 +15,11 @@ from venue.directory import (
     METALS_CATEGORY_ID,
     SCHEDULE_TIME_ZONE,
     Directory,
+    holidays,
     schedule,
 )
 from venue.money import CENTS, MONEY_DIGITS
+from venue.periods import Period
 from venue.playback import Spot
 from venue.protocol import messages, model
 from venue.records import (
@@ -300,6 +303,18 @@ class Translator:
                 model.ProtoOAInterval(startSecond=start, endSecond=end) for start, end in schedule(symbol)
             ],
             scheduleTimeZone=SCHEDULE_TIME_ZONE,
+            holiday=[
+                model.ProtoOAHoliday(
+                    holidayId=number,
+                    name=name,
+                    scheduleTimeZone=SCHEDULE_TIME_ZONE,
+                    holidayDate=day,
+                    isRecurring=True,
+                    startSecond=start,
+                    endSecond=end,
+                )
+                for number, (name, day, start, end) in enumerate(holidays(now_ms), start=1)
+            ],
             commissionType=_COMMISSION_TYPES[contract.commission_kind],
             preciseTradingCommissionRate=int(rate),
             slDistance=distance,
@@ -359,16 +374,17 @@ def spot_event(
     account_id: int,
     symbol_id: int,
     spot: Spot,
-    bar: Bar | None,
+    bars: Mapping[Period, Bar],
     *,
     with_stamp: bool,
 ) -> Message:
-    """Return a quote as it is streamed: the sides that moved, and the bar if the bid did."""
+    """Return a quote as it is streamed: the sides that moved, and the bars if the bid did."""
     event = messages.ProtoOASpotEvent(ctidTraderAccountId=account_id, symbolId=symbol_id)
     if spot.bid_moved:
         event.bid = spot.bid
-        if bar is not None:
-            event.trendbar.append(trendbar(bar, period=model.M5))
+        event.trendbar.extend(
+            trendbar(bar, period=model.ProtoOATrendbarPeriod.Value(period)) for period, bar in bars.items()
+        )
     if spot.ask_moved:
         event.ask = spot.ask
     if with_stamp:

@@ -10,7 +10,7 @@ from tests.venue.client import Control, VenueClient, logged_in
 from tests.venue.conftest import a_setting
 from venue.calendar import DAY_MS, M5_MS
 from venue.main import RunningVenue, serve
-from venue.protocol import flag_of, messages, model, set_flag
+from venue.protocol import flag_of, messages, model, set_later_field
 
 RETURN_PROTECTION_ORDERS = 3
 HAS_MORE = 7
@@ -138,7 +138,7 @@ async def test_protective_orders_are_listed_only_if_asked_for(client: VenueClien
     await control.step(await now_ms(control) + 30_000)
     request = messages.ProtoOAReconcileReq(ctidTraderAccountId=client.account_id)
     assert len((await client.ask(request)).order) == 0
-    set_flag(request, RETURN_PROTECTION_ORDERS)
+    set_later_field(request, RETURN_PROTECTION_ORDERS)
     (order,) = (await client.ask(request)).order
     assert (order.orderType, order.closingOrder) == (model.STOP_LOSS_TAKE_PROFIT, True)
 
@@ -233,6 +233,49 @@ async def test_history_of_another_period_says_whether_there_is_more(client: Venu
     assert flag_of(answer, HAS_MORE)
     request.count = 1_000
     assert not flag_of(await client.ask(request), HAS_MORE)
+
+
+async def test_forming_bars_of_other_periods_end_as_those_of_history(
+    client: VenueClient, control: Control
+) -> None:
+    """Every event with a bid carries one bar a period, and each grows into what is fetched later."""
+    ids = await client.symbol_ids()
+    account, symbol_id = client.account_id, ids["EURUSD"]
+    periods = [model.M1, model.M5, model.M15, model.D1]
+    await client.subscribe(symbol_id)
+    for period in periods:
+        await client.ask(
+            messages.ProtoOASubscribeLiveTrendbarReq(
+                ctidTraderAccountId=account, period=period, symbolId=symbol_id
+            )
+        )
+    await client.collect()
+    until = await now_ms(control) + 47 * 60_000
+    await control.step(until)
+    last: dict[tuple[int, int], tuple[Any, int]] = {}
+    for spot in await client.collect():
+        if spot.HasField("bid"):
+            assert [bar.period for bar in spot.trendbar] == periods
+        for bar in spot.trendbar:
+            last[bar.period, bar.utcTimestampInMinutes] = (bar, spot.bid)
+    for period in periods:
+        history = await client.ask(
+            messages.ProtoOAGetTrendbarsReq(
+                ctidTraderAccountId=account,
+                symbolId=symbol_id,
+                period=period,
+                fromTimestamp=0,
+                toTimestamp=until,
+                count=4,
+            )
+        )
+        known = [bar for bar in history.trendbar if (period, bar.utcTimestampInMinutes) in last]
+        assert known
+        for bar in known:
+            live, close = last[period, bar.utcTimestampInMinutes]
+            assert (bar.low, bar.deltaOpen, bar.deltaHigh) == (live.low, live.deltaOpen, live.deltaHigh)
+            assert bar.low + bar.deltaClose == close
+            assert bar.volume // 2 <= live.volume <= bar.volume  # the ask may move alone after the last bid
 
 
 async def test_details_of_an_order_have_its_own_deals_after_a_restart_too(tmp_path: Any) -> None:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from venue.book import SYMBOLS
-from venue.calendar import DAY_MS, HOUR_MS, MINUTE_MS, is_open, next_open, trading_day, week_open_ms
+from venue.calendar import (
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    is_holiday,
+    is_open,
+    next_open,
+    trading_day,
+    week_open_ms,
+)
 
 
 def ms(text: str) -> int:
@@ -85,13 +94,29 @@ def test_trading_day_rolls_at_five_in_new_york(moment: str, day: date) -> None:
     assert trading_day(ms(moment)) == day
 
 
+@pytest.mark.parametrize(
+    ("last_ms", "first_ms"),
+    [
+        ("2024-12-24T22:00", "2024-12-25T22:00"),
+        ("2018-12-31T22:00", "2019-01-01T22:00"),
+        ("2026-12-24T22:00", "2026-12-27T22:00"),  # a Friday makes a long weekend
+    ],
+)
+def test_nothing_trades_on_christmas_and_new_years_day(last_ms: str, first_ms: str) -> None:
+    """A holiday is a trading day: from 17:00 of its eve to 17:00, New York."""
+    assert is_open("EURUSD", ms(last_ms) - 1)
+    assert not is_open("EURUSD", ms(last_ms))
+    assert not is_open("EURUSD", ms(first_ms) - 1)
+    assert is_open("EURUSD", ms(first_ms))
+
+
 @given(symbol=st.sampled_from(SYMBOLS), minute=st.integers(0, 40_000_000))
 def test_next_open_is_the_first_open_minute(symbol: str, minute: int) -> None:
-    """It is open there, closed all the way to it, and never more than a weekend away."""
+    """It is open there, closed all the way to it, and never more than a long weekend away."""
     now_ms = minute * MINUTE_MS
     open_ms = next_open(symbol, now_ms)
     assert is_open(symbol, open_ms)
-    assert now_ms <= open_ms <= now_ms + 2 * DAY_MS + 2 * HOUR_MS
+    assert now_ms <= open_ms <= now_ms + 3 * DAY_MS + 2 * HOUR_MS
     if open_ms > now_ms:
         assert not any(is_open(symbol, t) for t in range(now_ms, open_ms, 10 * MINUTE_MS))
         assert not is_open(symbol, open_ms - 1)
@@ -104,5 +129,5 @@ def test_week_opens_once_in_seven_days(minute: int) -> None:
     start_ms = week_open_ms(now_ms)
     assert start_ms <= now_ms < start_ms + 7 * DAY_MS + HOUR_MS
     assert week_open_ms(start_ms) == start_ms
-    assert is_open("EURUSD", start_ms)
+    assert is_open("EURUSD", start_ms) != is_holiday(start_ms)
     assert not is_open("EURUSD", start_ms - 1)
