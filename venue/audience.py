@@ -14,7 +14,7 @@ from venue.protocol import Packet
 from venue.records import Execution, Notice, OrderKind, OrderStatus
 from venue.session import Floor, Session
 from venue.stopwatch import Stopwatch
-from venue.translation import spot_event
+from venue.translation import depth_event, spot_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,19 @@ class Audience:
             if packet is None:
                 packet = packets[variant] = self._spot_packet(spot, *variant)
             session.outbox.send(packet)
+        self._tell_depth(spot)
+
+    def _tell_depth(self, spot: Spot) -> None:
+        change = self._floor.exchange.depth.on_spot(spot)
+        if change is None:
+            return
+        event = depth_event(
+            self._floor.account.account_id, self._floor.directory.symbol_ids[spot.symbol], change
+        )
+        packet = Packet(event, known_as(event), spot.symbol)
+        for session in self.sessions():
+            if spot.symbol in session.depth:
+                session.outbox.send(packet)
 
     def _spot_packet(self, spot: Spot, with_stamp: bool, periods: tuple[Period, ...]) -> Packet:
         event = spot_event(

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Protocol
 
 from venue.calendar import is_open
+from venue.depth import Depth
 from venue.faults import Faults
 from venue.ledger import Ledger
 from venue.matching import Matching
@@ -87,6 +88,7 @@ class Exchange:
         self.ledger = ledger
         self.faults = faults
         self.listener: Listener | None = None
+        self.depth = Depth(playback.store.contracts)
         self._pace = pace
         self._playing = asyncio.Lock()
         self._agenda: list[

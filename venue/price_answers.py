@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.message import Message
 
 from venue.calendar import DAY_MS
+from venue.depth import Change
 from venue.past import Tick, bars, ticks
 from venue.periods import Period
 from venue.protocol import messages, model, set_later_field
 from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
-from venue.translation import trendbar
+from venue.translation import depth_event, trendbar
 
 HISTORY_BARS_MAX = 10_080  # five weeks of M5
 TICK_WINDOW_MS_MAX = 7 * DAY_MS
@@ -129,6 +130,29 @@ def unsubscribe_bars(session: Session, request: Request) -> Iterable[Message]:
     return [messages.ProtoOAUnsubscribeLiveTrendbarRes(ctidTraderAccountId=session.account_id)]
 
 
+def subscribe_depth(session: Session, request: Request) -> Iterable[Message]:
+    """Begin to stream the depth of symbols; all of it follows at once."""
+    symbols = [symbol_name(session, number) for number in request.symbolId]
+    for symbol in symbols:
+        if symbol in session.depth:
+            raise RequestError("ALREADY_SUBSCRIBED", f"Already subscribed to the depth of {symbol}")
+    yield messages.ProtoOASubscribeDepthQuotesRes(ctidTraderAccountId=session.account_id)
+    for symbol in dict.fromkeys(symbols):
+        session.depth.add(symbol)
+        quote = session.floor.exchange.matching.quotes.get(symbol)
+        if quote is not None:
+            levels = session.floor.exchange.depth.whole(symbol, quote)
+            number = session.floor.directory.symbol_ids[symbol]
+            session.send(depth_event(session.account_id, number, Change(levels, ())))
+
+
+def unsubscribe_depth(session: Session, request: Request) -> Iterable[Message]:
+    """Stop streaming the depth of symbols."""
+    for number in request.symbolId:
+        session.depth.discard(symbol_name(session, number))
+    return [messages.ProtoOAUnsubscribeDepthQuotesRes(ctidTraderAccountId=session.account_id)]
+
+
 def _period(request: Request) -> Period:
     return Period(model.ProtoOATrendbarPeriod.Name(request.period))
 
@@ -143,6 +167,8 @@ ANSWERS: Mapping[str, AnswerTo] = {
     "ProtoOAGetTickDataReq": tick_data,
     "ProtoOASubscribeSpotsReq": subscribe_spots,
     "ProtoOAUnsubscribeSpotsReq": unsubscribe_spots,
+    "ProtoOASubscribeDepthQuotesReq": subscribe_depth,
+    "ProtoOAUnsubscribeDepthQuotesReq": unsubscribe_depth,
     "ProtoOASubscribeLiveTrendbarReq": subscribe_bars,
     "ProtoOAUnsubscribeLiveTrendbarReq": unsubscribe_bars,
 }

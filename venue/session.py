@@ -49,6 +49,7 @@ class Session:
         self.outbox = outbox
         self.grant = grant
         self.spots: dict[str, bool] = {}  # symbol -> with time stamps
+        self.depth: set[str] = set()
         self.bars: dict[str, tuple[Period, ...]] = {}  # symbol -> whose forming bars come with its quotes
 
     @property

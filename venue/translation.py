@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from shared.contracts import POINTS_PER_UNIT, CommissionKind, Contract
 from venue.bars import Bar
 from venue.calendar import DAY_MS, MINUTE_MS, next_roll_ms
+from venue.depth import Change
 from venue.directory import (
     FOREX_CATEGORY_ID,
     METALS_CATEGORY_ID,
@@ -36,6 +37,7 @@ from venue.records import (
     OrderKind,
     Position,
     PositionStatus,
+    Side,
     StopTrailed,
     SwapCharged,
 )
@@ -368,6 +370,24 @@ def _min_commission_fields(charges: Charges) -> dict[str, Any]:
 
 def _cents(contract: Contract, field: str) -> int:
     return int(getattr(contract, field) * CENTS)
+
+
+def depth_event(account_id: int, symbol_id: int, change: Change) -> Message:
+    """Return what came into the depth of a symbol and what went."""
+    return messages.ProtoOADepthEvent(  # type: ignore[no-any-return] # generated, untyped
+        ctidTraderAccountId=account_id,
+        symbolId=symbol_id,
+        newQuotes=[
+            model.ProtoOADepthQuote(
+                id=level.number,
+                size=level.size_cents,
+                bid=level.price if level.side is Side.BUY else None,
+                ask=level.price if level.side is Side.SELL else None,
+            )
+            for level in change.came
+        ],
+        deletedQuotes=change.went,
+    )
 
 
 def spot_event(

@@ -278,6 +278,37 @@ async def test_forming_bars_of_other_periods_end_as_those_of_history(
             assert bar.volume // 2 <= live.volume <= bar.volume  # the ask may move alone after the last bid
 
 
+async def test_depth_begins_whole_and_its_changes_keep_it_at_the_quote(
+    client: VenueClient, control: Control
+) -> None:
+    """What came less what went is three levels a side, the best of them the streamed price."""
+    ids = await client.symbol_ids()
+    account, symbol_id = client.account_id, ids["XAUUSD"]
+    await client.subscribe(symbol_id)
+    request = messages.ProtoOASubscribeDepthQuotesReq(ctidTraderAccountId=account, symbolId=[symbol_id])
+    await client.ask(request)
+    assert (await client.ask(request)).errorCode == "ALREADY_SUBSCRIBED"
+    await control.step(await now_ms(control) + 2 * M5_MS)
+    standing: dict[int, Any] = {}
+    bid = ask = 0
+    for event in await client.collect():
+        if isinstance(event, messages.ProtoOASpotEvent):
+            bid, ask = event.bid or bid, event.ask or ask
+        elif isinstance(event, messages.ProtoOADepthEvent):
+            for number in event.deletedQuotes:
+                del standing[number]
+            standing |= {level.id: level for level in event.newQuotes}
+            bids = [level.bid for level in standing.values() if level.HasField("bid")]
+            asks = [level.ask for level in standing.values() if level.HasField("ask")]
+            assert (len(bids), len(asks)) == (3, 3)
+            assert (max(bids), min(asks)) == (bid, ask)
+    assert standing
+    gone = messages.ProtoOAUnsubscribeDepthQuotesReq(ctidTraderAccountId=account, symbolId=[symbol_id])
+    await client.ask(gone)
+    await control.step(await now_ms(control) + M5_MS)
+    assert not any(isinstance(event, messages.ProtoOADepthEvent) for event in await client.collect())
+
+
 async def test_details_of_an_order_have_its_own_deals_after_a_restart_too(tmp_path: Any) -> None:
     """Entry and close are two orders of one position: each has its own."""
     settings = a_setting(tmp_path / "v")
