@@ -93,7 +93,7 @@ class Departures(Generic[Item]):
     def take(self, now_s: float) -> Iterator[Item]:
         """Yield what may leave now, in order."""
         for urgency, queue in self._queues.items():
-            while (waiting := self._first(queue, now_s)) and self._wait_s(urgency, now_s) == 0.0:
+            while queue and (waiting := self._first(queue, now_s)) and self._wait_s(urgency, now_s) == 0.0:
                 queue.remove(waiting)
                 self._all.take()
                 if urgency is Urgency.HISTORY:

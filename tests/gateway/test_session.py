@@ -66,6 +66,20 @@ async def test_rate_limit_of_the_venue_is_kept(tmp_path: Path) -> None:
         await asyncio.gather(*(session.closes_since(now_ms, now_ms) for _ in range(6)))
 
 
+@on_loop
+async def test_questions_that_the_venue_finds_too_many_are_asked_again_when_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit is hit on purpose: it names the seconds, and every question is answered in the end."""
+    async with serve(a_setting(tmp_path / "venue")) as venue, a_session(venue, tmp_path, EURO):
+        monkeypatch.setattr(link_module, "LIMITS", Limits(per_s=1e6, burst=1e6))
+        async with a_session(venue, tmp_path, EURO) as (session, _):
+            began_s = monotonic_s()
+            asked = [session.positions() for _ in range(70)]
+            assert await asyncio.gather(*asked) == [[]] * 70
+            assert monotonic_s() - began_s > 1.0
+
+
 # -- the session
 
 
