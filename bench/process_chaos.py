@@ -146,8 +146,7 @@ class Chaos:
     async def _suffer(self, fault: Fault) -> None:
         under_way = self.demo.mesh.unsettled().keys()
         service = _service(fault.victim)
-        is_awaited = self.asked.instances > 1 and fault.kind == "kill" and service in SERVICES
-        is_awaited = is_awaited and await self._active(service) == fault.victim
+        is_awaited = fault.kind == "kill" and await self._has_standby(fault.victim)
         try:
             await self._do(fault)
         except UnavailableError:
@@ -226,6 +225,14 @@ class Chaos:
                 if str(child.pid) == pid:
                     return child.name
         return None
+
+    async def _has_standby(self, name: str) -> bool:
+        """Whether a process is the active instance, and another one is there to take over."""
+        service = _service(name)
+        if service not in SERVICES or await self._active(service) != name:
+            return False
+        others = (child.name for child in self.demo.supervisor.instances[service] if child.name != name)
+        return any(self.proxies[other].is_used for other in others)
 
     async def _taken_over(self, service: str, since: datetime) -> float:
         """Wait until an instance has the lease and the state, and return how long that took."""

@@ -43,6 +43,11 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._writers)
+
     def cut(self) -> None:
         """Reset all connections and every new one."""
         self._is_cut = True

@@ -14,9 +14,10 @@ import signal
 import statistics
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ AFTER_CLOSE_MS = 1_000  # by then every symbol that trades has had its first quo
 DEADLINE_MS = 300  # the gateway's: a symbol without a bar is filled in after it
 READY_S = 60.0
 SLICE_S = 120.0  # a slice that takes longer than this, kills included, is a failure
+SETTLE_S = 20.0  # for the orders of the last slice, where the venue's time runs by itself
+ARRIVAL_S = 5.0  # from the venue's books to the streams, at the end
 POLL_MS = 50
 SAMPLE_S = 1.0
 RUNNING_FOR_EVER = 10**9
@@ -59,6 +62,12 @@ class DemoOptions:
     bundle: Path = Path("bundles/plumbing")
     folder: Path = Path("var/demo")
     as_json: bool = False
+    book: str = BOOK
+    services: tuple[str, ...] = SERVICES
+    redis_url: str | None = None  # a server that runs; None: an embedded one
+    base: Mapping[str, str] | None = None  # settings to begin with; None: the environment and `.env`
+    start: datetime | None = None  # when trading begins; None: after the venue's own history
+    until_ms: int | None = None  # close of the last slice, where the venue's time runs by itself
 
 
 @dataclass
@@ -69,6 +78,7 @@ class Progress:
     close_ms: int = 0
     peak_rss_mb: float = 0.0
     started_s: float = field(default_factory=monotonic_s)
+    last_slice_s: float | None = None  # when the last slice of all was seen
 
 
 Hook = Callable[["Demo"], Awaitable[None]]
@@ -108,11 +118,18 @@ class Demo:
         if not options.resume:
             shutil.rmtree(options.folder, ignore_errors=True)
         options.folder.mkdir(parents=True, exist_ok=True)
-        supervisor = Supervisor(options.folder.resolve(), BOOK, environment(options), instances=instances)
+        supervisor = Supervisor(
+            options.folder.resolve(),
+            options.book,
+            environment(options),
+            instances=instances,
+            redis_url=options.redis_url,
+            base=options.base,
+        )
         async with before(supervisor):
             try:
-                await supervisor.start()
-                async with RedisBus.connect(supervisor.redis_url, BOOK, "supervisor") as bus:
+                await supervisor.start(options.services)
+                async with RedisBus.connect(supervisor.redis_url, options.book, "supervisor") as bus:
                     demo = cls(options, supervisor, bus)
                     try:
                         await demo.wait_ready()
@@ -143,7 +160,7 @@ class Demo:
 
     async def _not_ready(self) -> str:
         try:
-            health = {name: await self.bus.health(name) for name in SERVICES}
+            health = {name: await self.bus.health(name) for name in self.options.services}
         except BusUnavailableError as error:
             return str(error)
         waiting = []
@@ -169,7 +186,9 @@ class Demo:
             while self.progress.slices < wanted and not self.stop.is_set():
                 if self.options.speed:
                     await self._follow_clock()
-                elif not await self._play_slice():
+                    if self._is_over():
+                        return
+                elif not await self._play_slice() or self._is_over():
                     return
         finally:
             sampler.cancel()
@@ -209,7 +228,7 @@ class Demo:
         while True:
             if self.supervisor.failed.done():
                 self.supervisor.failed.result()
-            missing = self.mesh.missing_of(BOOK, close_ms, len(DEFAULT_SYMBOLS))
+            missing = self.mesh.missing_of(self.options.book, close_ms, len(DEFAULT_SYMBOLS))
             unsettled = self.mesh.unsettled()
             if not missing and not unsettled:
                 return
@@ -239,6 +258,13 @@ class Demo:
         self.progress.slices = sum(count == len(DEFAULT_SYMBOLS) for count in live.values())
         self.progress.close_ms = max((streams.milliseconds(at) for at in live), default=0)
 
+    def _is_over(self) -> bool:
+        """Whether the last slice was seen, and nothing more is to come of any order, or not in time."""
+        if f"{self.options.until_ms}-{len(DEFAULT_SYMBOLS) - 1}" not in self.mesh.signals:
+            return False
+        self.progress.last_slice_s = self.progress.last_slice_s or monotonic_s()
+        return not self.mesh.unsettled() or monotonic_s() - self.progress.last_slice_s > SETTLE_S
+
     async def _sample(self) -> None:
         while True:
             self.progress.peak_rss_mb = max(self.progress.peak_rss_mb, sum(self.supervisor.rss_mb().values()))
@@ -248,9 +274,7 @@ class Demo:
 
     async def result(self) -> tuple[dict[str, Any], Findings]:
         """Return what the run gave, and what the venue's books say of it."""
-        with suppress(BusUnavailableError):
-            await self.mesh.follow(self.bus, POLL_MS)
-        findings = audit(await self.venue.ledger(), self.mesh, BOOK)
+        findings = await self._audited()
         traded = self.mesh.after_warm_up()
         signals = [(i, streams.encode(s)) for i, s in self.mesh.signals.items()]
         decisions = [streams.encode(d) for d in await self._decisions()]
@@ -277,6 +301,16 @@ class Demo:
             "restarts": {name: child.restarts for name, child in self.supervisor.children.items()},
             "seconds": round(monotonic_s() - self.progress.started_s, 1),
         }, findings
+
+    async def _audited(self) -> Findings:
+        """Compare the books with the streams; what is on its way between them has a moment to arrive."""
+        deadline = monotonic_s() + ARRIVAL_S
+        while True:
+            with suppress(BusUnavailableError):
+                await self.mesh.follow(self.bus, POLL_MS)
+            findings = audit(await self.venue.ledger(), self.mesh, self.options.book)
+            if findings.clean or monotonic_s() > deadline:
+                return findings
 
     async def _decisions(self) -> list[Any]:
         return [message for _, message in await self.bus.history(streams.ORDERS)]
@@ -330,6 +364,8 @@ def environment(options: DemoOptions) -> dict[str, str]:
         # the simulated market quotes 12 to 30 times a bar; a real one many times a second
         "EXECUTOR_QUOTE_AGE_MAX_S": "30",
     }
+    if options.start is not None:
+        env["VENUE_START"] = options.start.isoformat()
     if options.data is not None:
         env["VENUE_DATA_DIR"] = str(options.data.resolve())
     return env
@@ -337,7 +373,8 @@ def environment(options: DemoOptions) -> dict[str, str]:
 
 async def _run(options: DemoOptions) -> int:
     loop = asyncio.get_running_loop()
-    sys.stderr.write("starting Valkey, the simulated venue and five services\n")
+    server = "Valkey, " if options.redis_url is None else ""
+    sys.stderr.write(f"starting {server}the simulated venue and {len(options.services)} services\n")
     async with Demo.start(options) as demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, demo.stop.set)
@@ -358,16 +395,16 @@ async def _run(options: DemoOptions) -> int:
 
 
 def _say_hello(demo: Demo) -> None:
-    name = json.loads((demo.options.bundle / "manifest.json").read_text()).get(
-        "name", demo.options.bundle.name
-    )
+    options = demo.options
+    name = json.loads((options.bundle / "manifest.json").read_text()).get("name", options.bundle.name)
     took = monotonic_s() - demo.progress.started_s
     note = ", made to trade often, not to earn" if name == "plumbing" else ""
+    server = f"-p {demo.supervisor.redis_port}" if options.redis_url is None else "-u $REDIS_URL"
     sys.stderr.write(
         f"ready. models: {name}{note}. Look into the streams, or use the kill switch:\n"
-        f"  redis-cli -p {demo.supervisor.redis_port} XRANGE 'tg:{{{BOOK}}}:signals' - + COUNT 1\n"
-        f"  export BOOK={BOOK} REDIS_URL={demo.supervisor.redis_url}"
-        f" GATEWAY_HALT_FILE={demo.options.folder}/HALT\n"
+        f"  redis-cli {server} XRANGE 'tg:{{{options.book}}}:signals' - + COUNT 1\n"
+        f"  export BOOK={options.book} GATEWAY_HALT_FILE={options.folder}/HALT"
+        f"{f' REDIS_URL={demo.supervisor.redis_url}' if options.redis_url is None else ''}\n"
         "  tradeguard status; tradeguard flatten\n"
     )
     log.info("demo.ready", seconds=round(took, 1))

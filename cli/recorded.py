@@ -28,6 +28,7 @@ from shared.settings import ServiceSettings, load
 PAGE = 1000  # entries of one answer
 START_S = 60.0  # for an embedded server to read what a demo has left
 STOP_S = 10.0
+PLAYED_INTO = "candles-of"  # the value that marks such a book
 BLOCK_MS = 1000  # of one wait for new entries; below the socket's time-out
 
 # A dead entry leaves its stream and stands in another, or neither: two operators at once move it once.
@@ -170,6 +171,26 @@ def opened(*, book: str | None, url: str | None, folder: Path | None) -> Iterato
         raise BusUnavailableError(f"redis: {error}") from error
     except RedisError as error:
         raise UnavailableError(f"redis: {error}") from error
+
+
+def new_book(url: str, book: str, source: str) -> None:
+    """Mark a book as one that candles are played into, and make it empty; others are left alone.
+
+    Raises:
+        InputError: the book has something in it that was not played into it.
+        BusUnavailableError: the server does not answer.
+    """
+    mark = streams.key(book, PLAYED_INTO)
+    try:
+        with _client(url) as client:
+            old = list(client.scan_iter(streams.key(book, "*")))
+            if old and mark not in old:
+                raise InputError(f"--into {book}: there is such a book already; name one that there is not")
+            if old:
+                client.unlink(*old)
+            client.set(mark, source)
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise BusUnavailableError(f"redis: {error}") from error
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Child:
     name: str
     command: list[str]
     env: Mapping[str, str]
+    cwd: Path | None = None
     says_ready: Path | None = None  # where its first line of output is kept
     restarts: int = 0
     process: asyncio.subprocess.Process | None = None
@@ -58,14 +59,32 @@ class Child:
 class Supervisor:
     """The processes of one book in one folder."""
 
-    def __init__(self, folder: Path, book: str, env: Mapping[str, str], *, instances: int = 1) -> None:
-        """Name the processes; with several instances of every service, all but one of each stand by."""
+    def __init__(
+        self,
+        folder: Path,
+        book: str,
+        env: Mapping[str, str],
+        *,
+        instances: int = 1,
+        redis_url: str | None = None,
+        base: Mapping[str, str] | None = None,
+    ) -> None:
+        """Name the processes.
+
+        Args:
+            folder: of all that they write.
+            book: whose streams they work on.
+            env: settings that the others do not tell.
+            instances: of every service; all but one of each stand by.
+            redis_url: a server that runs; None: an embedded one of our own.
+            base: the settings to begin with; None: this process's environment, and `.env` here.
+        """
         self.folder = folder
         self.redis_port = _free_port()
-        self.redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
+        self.redis_url = redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
         self.venue_file = folder / "venue.json"
         common = {
-            **os.environ,
+            **(os.environ if base is None else base),
             "BOOK": book,
             "REDIS_URL": self.redis_url,
             "SIM_VENUE_FILE": str(self.venue_file),
@@ -78,16 +97,21 @@ class Supervisor:
             "OPENBLAS_NUM_THREADS": "1",
             **env,
         }
+        if base is not None:  # away from `.env`; our packages need not be installed
+            common["PYTHONPATH"] = str(Path(__file__).parents[1])
+        cwd = None if base is None else folder
         python = [sys.executable, "-m"]
-        self.children = {
-            "valkey": Child("valkey", self._valkey_command(), common),
-            "venue": Child("venue", [*python, "venue.main"], common, says_ready=self.venue_file),
-        }
+        self.children: dict[str, Child] = {}
+        if redis_url is None:
+            self.children["valkey"] = Child("valkey", self._valkey_command(), common, cwd)
+        self.children["venue"] = Child(
+            "venue", [*python, "venue.main"], common, cwd, says_ready=self.venue_file
+        )
         self.instances: dict[str, list[Child]] = {}
         for service in SERVICES:
             names = [service, *(f"{service}-{number}" for number in range(2, instances + 1))]
             command = [*python, f"services.{service}.main"]
-            self.instances[service] = [Child(name, command, common) for name in names]
+            self.instances[service] = [Child(name, command, common, cwd) for name in names]
             self.children |= {child.name: child for child in self.instances[service]}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
@@ -109,8 +133,9 @@ class Supervisor:
             UnavailableError: a server did not come up in time.
         """
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
-        self._keep("valkey")
-        await self._until(self._valkey_answers, "valkey")
+        if "valkey" in self.children:
+            self._keep("valkey")
+            await self._until(self._valkey_answers, "valkey")
         self._keep("venue")
         await self._until(self.children["venue"].said.is_set, "venue")
         for service in services:
@@ -120,7 +145,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop all in the order of the pipeline, the servers last; kill what does not stop in time."""
         self._stopping = True
-        servers = [self.children["venue"]], [self.children["valkey"]]
+        servers = [[self.children[name]] for name in ("venue", "valkey") if name in self.children]
         for group in ([child for each in self.instances.values() for child in each], *servers):
             running = [child.process for child in group if child.pid]
             for process in running:
@@ -176,6 +201,7 @@ class Supervisor:
             child.process = await asyncio.create_subprocess_exec(
                 *child.command,
                 env=child.env,
+                cwd=child.cwd,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us: we stop the others in order
