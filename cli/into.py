@@ -26,7 +26,7 @@ from shared import streams
 from shared.errors import InputError
 from shared.settings import DEFAULT_SYMBOLS, ServiceSettings, load
 from shared.streams import from_milliseconds, id_parts
-from sim.replay import Range
+from sim.recording import Range
 
 SERVICES: Final = ("gateway", "features", "inference", "executor")
 WARM_UP: Final = 300  # slices that the gateway asks for before it begins

@@ -28,7 +28,8 @@ from shared.log import configure_log
 from shared.settings import load
 from shared.streams import id_parts
 from sim.compare import Change, changes
-from sim.replay import Engine, InForce, Outcome, Range, Recording, Saved, replay
+from sim.recording import Range, Recording, Saved
+from sim.replay import Engine, InForce, Outcome, replay
 
 SHOWN_MAX: Final = 50  # rows of the table of changes; JSON has all
 

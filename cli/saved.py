@@ -14,7 +14,7 @@ from shared import streams
 from shared.clock import utc_now
 from shared.errors import InputError
 from shared.streams import id_parts
-from sim.replay import Saved
+from sim.recording import Saved
 
 SERVICES: Final = ("features", "inference", "executor")
 

@@ -22,7 +22,8 @@ from shared.bus import Delivery
 from shared.runtime import Service, on
 from shared.streams import Stream, from_milliseconds, market_id
 from sim.memory import MemoryBook, MemoryBus, Station
-from sim.replay import Engine, InForce, Recording, Saved, executor_of
+from sim.recording import Recording, Saved
+from sim.replay import Engine, InForce, executor_of
 from tests.features.builders import a_position, an_account, bars_of_slice
 from tests.features.conftest import STEP_MS, SYMBOLS, Slices
 from tests.inference.small import a_bundle

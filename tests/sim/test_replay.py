@@ -14,7 +14,8 @@ from shared.bus import Delivery
 from shared.errors import InputError, UnavailableError
 from shared.streams import Stream, id_parts
 from sim.compare import changes
-from sim.replay import Range, Recording, recorded_run, replay
+from sim.recording import Range, Recording
+from sim.replay import recorded_run, replay
 from tests.features.conftest import STEP_MS, a_market
 from tests.inference.small import a_bundle
 from tests.sim.builders import ALPHA, BOOK, Recorder, altered, an_engine, types_of
