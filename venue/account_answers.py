@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.message import Message
 
-from venue.money import MONEY_DIGITS
+from venue.money import CENTS, MONEY_DIGITS
 from venue.protocol import flag_of, messages, model
 from venue.records import Side
 from venue.session import AnswerTo, Request, RequestError, Session, symbol_name
@@ -81,8 +81,9 @@ def expected_margin(session: Session, request: Request) -> Iterable[Message]:
     symbol, valuer = symbol_name(session, request.symbolId), session.floor.exchange.matching.valuer
     if not valuer.can_value(symbol):
         raise RequestError("NO_QUOTES", f"No quotes for {symbol}")
-    if any(volume <= 0 for volume in request.volume):
-        raise RequestError("INVALID_REQUEST", "A volume is above 0")
+    largest = int(session.floor.directory.contracts[symbol].max_volume_units * CENTS)
+    if not all(0 < volume <= largest for volume in request.volume):
+        raise RequestError("INVALID_REQUEST", f"A volume is above 0 and at most {largest}")
     margins = [
         model.ProtoOAExpectedMargin(
             volume=volume,
