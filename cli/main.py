@@ -112,8 +112,17 @@ def parser() -> argparse.ArgumentParser:
     kept = "Save what the services of a book remember, to begin a replay with."
     save = command("save-state", _save_state, kept, _where())
     save.add_argument("file", type=Path, metavar="FILE", help="where to write it")
+    _add_chaos(command("chaos", _chaos, "Let everything go wrong, thousands of times, and audit each time."))
     _add_bench(command("bench", _bench, "Measure on this machine; needs a checkout of the repository."))
     return top
+
+
+def _add_chaos(chaos: argparse.ArgumentParser) -> None:
+    chaos.add_argument("--schedules", type=_whole(1, 10_000_000), default=1000, metavar="N", help="how many")
+    chaos.add_argument("--seed", type=_whole(0, 2**32 - 1), default=1, metavar="S", help="of the first one")
+    chaos.add_argument("--workers", type=_whole(1, 256), default=2, metavar="W", help="processes at once")
+    found = "count the schedules that it takes to find each of some deliberate bugs"
+    chaos.add_argument("--mutations", action="store_true", help=found)
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
@@ -337,6 +346,16 @@ def _features(options: argparse.Namespace) -> int:
     from cli import features
 
     return _print(options, features.run(options.data, options.out))
+
+
+def _chaos(options: argparse.Namespace) -> int:
+    with _Needs("chaos", "make setup", "numpy", "twisted", "ctrader_open_api"):
+        from cli import chaos
+    if options.mutations:
+        hunted = chaos.mutations(options.seed, options.workers)
+        return _print(options, hunted, ok=not hunted["missed"], text=chaos.mutations_as_text(hunted))
+    result = chaos.run(options.schedules, options.seed, options.workers)
+    return _print(options, result, ok=chaos.holds(result), text=chaos.as_text(result))
 
 
 def _bench(options: argparse.Namespace) -> int:

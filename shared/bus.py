@@ -125,6 +125,9 @@ class Bus(Protocol):
     async def state(self) -> bytes | None:
         """Return the state saved with this service's last commit."""
 
+    async def mark(self, service: str, stream: Stream) -> str:
+        """Return the last entry of a stream that a service has committed; "" before the first."""
+
     async def last(self, stream: Stream) -> tuple[str, Message] | None:
         """Return the newest entry, or None of an empty stream."""
 
@@ -440,6 +443,12 @@ class RedisBus:
             finally:
                 await raw.connection_pool.disconnect()
         return cast("bytes | None", found)
+
+    async def mark(self, service: str, stream: Stream) -> str:
+        """Return the last entry of a stream that a service has committed; "" before the first."""
+        with _Translated():
+            found = await self._client.hget(self.key(f"marks:{service}"), self.key(stream.name))
+        return cast(str, found or "")
 
     async def counter(self, name: str) -> int:
         """Return the number of the last message written under a counter; 0 before the first."""

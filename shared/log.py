@@ -269,6 +269,12 @@ def _configure_structlog(service: str, lowest: int) -> None:
     )
 
 
+def silence() -> None:
+    """Log nothing from now on: in a simulation alarms come by the thousand, and tell nobody anything."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+
+
 def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Log what nobody caught: Python's own way prints it unredacted."""
     if issubclass(kind, KeyboardInterrupt):

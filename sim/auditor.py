@@ -25,8 +25,9 @@ from shared import messages as m
 from shared import streams
 from shared.streams import Stream, id_parts
 from sim.process import copy_context_of_nobody
+from sim.server import Write
 from sim.services import BOOK
-from sim.world import World
+from sim.world import GROUPS, World
 from venue.book import SYMBOLS
 from venue.calendar import M5_MS
 from venue.records import Execution, PositionStatus
@@ -38,6 +39,7 @@ HALT_FILE_S = 2.5  # how old the look at the halt file may be: a lease, and some
 MessageT = TypeVar("MessageT", bound=m.Message)
 K = m.ExecutionKind
 _NO_POSITION = (K.REJECTED, K.EXPIRED, K.REFUSED, K.NOT_SENT)
+_SETTLED = (K.FILLED, K.CLOSED, *_NO_POSITION)
 
 
 class Rule(StrEnum):
@@ -52,8 +54,11 @@ class Rule(StrEnum):
     ACCOUNT = "the account is not the ledger's"
     SLICE = "a slice was skipped, made up or done twice"
     NUMBER = "executions have a gap or a double"
+    LEASE = "somebody wrote without the lease"
+    MARK = "a mark is not what was done last"
     CONTROL = "a stop was not obeyed"
     TOLD = "an alert was lost"
+    POINT = "a crash point is not in the list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Auditor:
         self._foreign: set[int] = set()
         self._halted_since_s: float | None = None
         self.orders_sent = 0
+        world.server.on_commit.append(self._check_write)
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)
@@ -134,6 +140,9 @@ class Auditor:
         if TYPES[envelope.payloadType].DESCRIPTOR.name != "ProtoOANewOrderReq":
             return
         self.orders_sent += 1
+        sent = TYPES[envelope.payloadType]()
+        sent.ParseFromString(envelope.payload)
+        self._check_in_time(sent.clientOrderId)
         mark = self._world.server.marks.get("gateway", {}).get(streams.COMMANDS.name, "0-0")
         command = self._command_at(mark)
         if command is not None and command is not m.Command.RESUME:
@@ -141,6 +150,26 @@ class Auditor:
         since_s = self._halted_since_s
         if since_s is not None and self._world.loop.time() - since_s > HALT_FILE_S:
             self._find(Rule.CONTROL, "an order left while the halt file was there")
+
+    def _check_in_time(self, label: str) -> None:
+        for _, order in self._read(streams.ORDERS, m.OrderRequested):
+            if order.client_order_id == label:
+                if streams.milliseconds(order.valid_until) <= self._world.venue.exchange.now_ms:
+                    self._find(Rule.CONTROL, f"{label} left after it had expired")
+                return
+
+    def _check_write(self, write: Write) -> None:
+        """Only who holds the lease writes, and marks only rise."""
+        token, ends_s = self._world.server.leases.get(write.service, ("", 0.0))
+        if write.token != token or self._world.loop.time() >= ends_s:
+            self._find(Rule.LEASE, f"{write.service} wrote with the lease {write.token}; it is {token}'s")
+        holders = sum(bus.holds_lease() for bus in self._world.buses_of(write.service))
+        if holders > 1 and not self._world.server.times_back:
+            self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
+        if write.source is not None:
+            mark = self._world.server.marks.get(write.service, {}).get(write.source.name, "0-0")
+            if id_parts(mark) != id_parts(write.inputs[-1]):
+                self._find(Rule.MARK, f"{write.service} on {write.source.name} is at {mark}")
 
     def _command_at(self, entry_id: str) -> m.Command | None:
         """Return the last command up to an entry."""
@@ -162,13 +191,15 @@ class Auditor:
         books = self._world.venue.ledger.books()
         entries = [o for o in books["orders"] if not o["closing"] and o["label"].startswith(PREFIX)]
         positions = [p for p in books["positions"] if p["label"].startswith(PREFIX)]
-        self._judge_orders(entries, positions)
+        self._judge_orders(entries, positions, books["deals"])
         self._judge_positions(positions)
         self._judge_decisions()
         self._judge_slices()
         self._judge_numbers()
         self._judge_account()
         self._judge_control()
+        self._judge_marks()
+        self._judge_refusals()
         self._judge_locks()
         self._judge_alerts()
         for label, _ in self._bare.values():
@@ -187,7 +218,10 @@ class Auditor:
         return found
 
     def _judge_orders(
-        self, entries: Sequence[Mapping[str, Any]], positions: Sequence[Mapping[str, Any]]
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        positions: Sequence[Mapping[str, Any]],
+        deals: Sequence[Mapping[str, Any]],
     ) -> None:
         """At most one order for an id; what the venue did, the streams say, and the other way round."""
         for label, count in Counter(order["client_order_id"] for order in entries).items():
@@ -219,7 +253,7 @@ class Auditor:
                     Rule.LOST, f"{label}: closed at the venue {label in closed}, on the streams not so"
                 )
             elif label in closed:
-                self._judge_result(label, closed[label], executions[label])
+                self._judge_result(label, closed[label], deals, executions[label])
             if not filled and not set(kinds) & set(_NO_POSITION):
                 self._find(Rule.UNRESOLVED, f"{label} has no end: {', '.join(kinds) or 'nothing'}")
 
@@ -234,10 +268,13 @@ class Auditor:
             self._find(Rule.LOST, f"{request.client_order_id}: asked for {asked}, at the venue {sent}")
 
     def _judge_result(
-        self, label: str, position: Mapping[str, Any], executions: Sequence[m.ExecutionReported]
+        self,
+        label: str,
+        position: Mapping[str, Any],
+        deals: Sequence[Mapping[str, Any]],
+        executions: Sequence[m.ExecutionReported],
     ) -> None:
         """The result that was told is the ledger's."""
-        deals = self._world.venue.ledger.books()["deals"]
         cents = sum(
             deal["gross_cents"] + deal["swap_cents"] + deal["round_trip_commission_cents"]
             for deal in deals
@@ -275,6 +312,9 @@ class Auditor:
                 if count != 1:
                     rule = Rule.DUPLICATE if count else Rule.LOST
                     self._find(rule, f"{label} was allowed and has {count} outcomes")
+        if self._world.server.times_back:  # the signal may be lost, and be another one when it is made again
+            executed = self._executions()
+            outcomes = Counter({label: n for label, n in outcomes.items() if label not in executed})
         for label in outcomes:
             self._find(Rule.LOST, f"{label} was decided, but no signal asked for it")
 
@@ -356,6 +396,35 @@ class Auditor:
             ours = [p for p in self._world.venue.matching.positions.values() if p.label.startswith(PREFIX)]
             for position in ours:
                 self._find(Rule.CONTROL, f"{position.label} is open after a flattening")
+
+    def _judge_marks(self) -> None:
+        """What was handled is marked as handled."""
+        for service, stream in GROUPS:
+            last = self._world.server.streams[stream.name].last
+            mark = self._world.server.marks.get(service, {}).get(stream.name, "0-0")
+            if self._world.is_calm() and id_parts(mark) != last:
+                self._find(Rule.MARK, f"{service} on {stream.name} is at {mark}, the stream at {last}")
+
+    def _judge_refusals(self) -> None:
+        """A symbol is refused as locked only while something of ours or of others holds it."""
+        accounts = dict(self._read(streams.ACCOUNT, m.AccountReported))
+        requested = [order for _, order in self._read(streams.ORDERS, m.OrderRequested)]
+        executions = self._executions()
+        for _, refused in self._read(streams.ORDERS, m.EntryRefused):
+            account = accounts.get(refused.account_id)
+            if refused.reason != "ASSET_LOCKED" or account is None:
+                continue
+            ours = (order for order in requested if order.symbol == refused.symbol)
+            held = any(
+                order.meta.event_time <= refused.meta.event_time
+                and not any(
+                    e.number <= account.execution_number and e.kind in _SETTLED
+                    for e in executions.get(order.client_order_id, ())
+                )
+                for order in ours
+            )
+            if not held and all(position.symbol != refused.symbol for position in account.positions):
+                self._find(Rule.UNRESOLVED, f"{refused.client_order_id} found its symbol locked by nothing")
 
     def _judge_locks(self) -> None:
         """What is resolved is unlocked: in the executor's state, and in the journal."""

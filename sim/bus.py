@@ -200,6 +200,10 @@ class MemoryBus:
         """Return the state saved with this service's last commit."""
         return await self._call(lambda: self._server.states.get(self._service))
 
+    async def mark(self, service: str, stream: Stream) -> str:
+        """Return the last entry of a stream that a service has committed."""
+        return await self._call(lambda: self._server.marks.get(service, {}).get(stream.name, ""))
+
     async def counter(self, name: str) -> int:
         """Return the number of the last message written under a counter."""
         return await self._call(lambda: self._server.counters.get(name, 0))

@@ -15,7 +15,7 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from pathlib import Path
 
-from services.gateway.protocol import oa  # first: it installs the reactor
+from services.gateway.protocol import common, oa  # first: it installs the reactor
 
 # isort: split
 from services.gateway.journal import Journal
@@ -136,7 +136,7 @@ def link_effects() -> Iterator[str]:
             yield f"link.send {name}"
     answers = {f"{name.removesuffix('Req')}Res" for name in named if name.endswith("Req")}
     for name in sorted(answers | {each for each in named if not each.endswith("Req")}):
-        if hasattr(oa, name):
+        if hasattr(oa, name) or hasattr(common, name):
             yield f"link.receive {name}"
 
 

@@ -125,7 +125,7 @@ class Door:
 
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401
         found = getattr(self._target, method)
-        if not iscoroutinefunction(found) or method in NO_EFFECTS:
+        if not _is_effect(type(self._target), method):
             return found
         process, effect = self._process, f"{self._name}.{method}"
 
@@ -136,6 +136,18 @@ class Door:
 
         setattr(self, method, call)
         return call
+
+
+_EFFECTS: dict[tuple[type, str], bool] = {}
+
+
+def _is_effect(kind: type, method: str) -> bool:
+    """Whether a method reaches the world: it waits, and something rests on it."""
+    known = _EFFECTS.get((kind, method))
+    if known is None:
+        waits = iscoroutinefunction(getattr(kind, method, None))
+        known = _EFFECTS[kind, method] = waits and method not in NO_EFFECTS
+    return known
 
 
 async def _passed(

@@ -107,6 +107,7 @@ class MemoryServer:
         self.contracts: dict[str, Contract] = {}
         self.health: dict[str, dict[str, str]] = {}
         self.is_up = True
+        self.on_commit: list[Callable[[Write], None]] = []  # told every call of the script that has written
         self.on_written: list[Callable[[str], None]] = []  # told the name of a stream that has grown
         self.owners = count(1)  # of leases: every door that was ever opened is another one
         self.times_back = 0  # how often it has become older
@@ -259,6 +260,8 @@ class MemoryServer:
             marks = self.marks.setdefault(write.service, {})
             self._put(marks, write.source.name, write.inputs[-1])  # type: ignore[arg-type]
             self._acknowledge(write.source.name, write.service, write.inputs)
+        for listener in self.on_commit:
+            listener(write)
         return ids
 
     def _is_duplicate(self, write: Write) -> bool:

@@ -290,6 +290,11 @@ class SimVenue:
         grants[0] = replace(grants[0], access_token="void")  # noqa: S106 - it opens nothing
         self.disconnect("token")
 
+    def grant_again(self) -> None:
+        """Let the operator grant access again, with the pair that the gateway has on disk."""
+        pair, grants = self.who.tokens.current(), self._credentials.grants
+        grants[0] = replace(grants[0], access_token=pair.access_token, refresh_token=pair.refresh_token)
+
     def tell_news(self, name: str) -> None:
         """Say something that nobody asked for, of an account and symbols that are as they were."""
         for session in self._sessions():

@@ -16,6 +16,7 @@ from typing import Any
 from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
 
 # isort: split
+from services.gateway.refusals import CredentialsRefusedError
 from services.inference.bundle import Bundle
 from shared import streams
 from shared.bus import BusUnavailableError
@@ -132,6 +133,7 @@ class World:
         self.outside = Outside(self.clock, folder, bundle, venue, policy=policy or {})
         self.processes: dict[tuple[str, int], Process] = {}
         self.ways: dict[Process, Way] = {}
+        self.buses: dict[Process, MemoryBus] = {}
         self.cuts: list[Cut] = []
         self.story: list[tuple[float, str]] = []
         self.faults_fired = 0
@@ -143,6 +145,12 @@ class World:
     def venue(self) -> SimVenue:
         """The venue."""
         return self.outside.venue
+
+    def buses_of(self, service: str) -> Iterator[MemoryBus]:
+        """Yield the doors of a service's processes that run."""
+        for process, bus in self.buses.items():
+            if process.service == service and not (process.is_dead or process.is_stopped):
+                yield bus
 
     def tell(self, text: str) -> None:
         """Add a line to the story."""
@@ -190,13 +198,13 @@ class World:
             process = Process(self.loop, service, number, self)
             self.processes[service, number] = process
             way = self.ways[process] = Way(self, process)
-            bus = MemoryBus(self.server, BOOK, service, way)
+            bus = self.buses[process] = MemoryBus(self.server, BOOK, service, way)
             main = process.start(run_service(process, bus, self.outside))
             await asyncio.wait({main})
             with suppress(asyncio.CancelledError):
                 self._say_end(process, main)
             process.kill()
-            del self.ways[process]
+            del self.ways[process], self.buses[process]
             await asyncio.sleep(0.1 if self.has_peace else self.random.uniform(*RESTART_S))
 
     def _say_end(self, process: Process, main: asyncio.Task[None]) -> None:
@@ -210,12 +218,14 @@ class World:
             self.tell(f"{name} left")
         else:
             self.tell(f"{name} left with {type(error).__name__}: {error}")
+            if isinstance(error, CredentialsRefusedError):  # it died before the new pair was on disk
+                self.venue.grant_again()
 
     # --- the market -------------------------------------------------------------------------------
 
     async def play_slice(self) -> None:
         """Let one bar pass: its first quotes close the one before; then the mesh has time to act."""
-        await self._connected()
+        await self.connected()
         open_ms = self.store.slice_open(self.slice)
         self.slice += 1
         await self.venue.exchange.play(open_ms + 1_000)
@@ -238,7 +248,7 @@ class World:
                 return True
         return False
 
-    async def _connected(self) -> None:
+    async def connected(self) -> None:
         """Let no bar end while a gateway connects.
 
         The venue's time stands still between two steps, so a gateway that connects cannot know of a bar that

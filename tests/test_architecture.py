@@ -35,7 +35,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         "line",
         "outbox",
         "protection",
-        "reconcile",  # ... to here
+        "reconcile",
+        "recovery",  # ... to here
         "access",
         "connection",
         "feed",

@@ -120,9 +120,13 @@ class Ledger(BaseModel):
         return self.model_copy(update={"positions": self.positions | closing})
 
     def without_settled(self, number: int, close_time: datetime) -> Ledger:
-        """Return the ledger after a slice: what was settled as of its account needs no remembering."""
+        """Return the ledger after a slice: what was settled as of its account needs no remembering.
+
+        But for slices that are still to come: an id of theirs that is known is not decided anew.
+        """
+        later = {key: request for key, request in self.requests.items() if request.close_time > close_time}
         changes = {
-            "requests": self.holding_as_of(number),
+            "requests": self.holding_as_of(number) | later,
             "results": tuple(result for result in self.results if result.number > number),
             "decided_until": close_time,
         }

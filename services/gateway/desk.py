@@ -24,6 +24,7 @@ from services.gateway.line import Line
 from services.gateway.outbox import Outbox, Publisher
 from services.gateway.protection import Protection
 from services.gateway.reconcile import Reconcile
+from services.gateway.recovery import BookReader, Recovery
 from services.gateway.session import Session
 from services.gateway.timing import Timing
 from shared import streams
@@ -34,7 +35,7 @@ from shared.messages import Command, ExecutionKind, OrderRequested, Severity
 log = get_logger("gateway.desk")
 
 
-class Bus(Publisher, EventWriter, TermsWriter, Protocol):
+class Bus(Publisher, EventWriter, TermsWriter, BookReader, Protocol):
     """What the desk needs of the bus."""
 
     def holds_lease(self) -> bool:
@@ -65,6 +66,8 @@ class Desk:
         self.alarms = Alarms(bus, timing, self.background)
         self.account = AccountKeeper(journal, timing)
         self.outbox = Outbox(journal, bus, timing)
+        self.recovery = Recovery(journal, bus, timing)
+        self.outbox.on_loss = self.recovery.ask
         self.context = context = Context(
             journal, self.account, self.line, timing, self.background, self.alarms
         )
@@ -106,21 +109,6 @@ class Desk:
         self.line.go_down()
 
     # --- the operator's stop --------------------------------------------------------------------
-
-    async def remember_control(self, command: Command) -> None:
-        """Journal the operator's last command."""
-        await self._journal.remember(control=command.value)
-
-    def stop_that_was_lost(self) -> Command | None:
-        """Return the stop that the journal knows and the server does not, or None; it is told."""
-        known = self._journal.fact("control")
-        if known is None or known == Command.RESUME.value:
-            return None
-        self.alarms.tell_soon(
-            f"the server came back without the command {known}: it holds at the gateway; give it again",
-            Severity.CRITICAL,
-        )
-        return Command(known)
 
     # --- requests -------------------------------------------------------------------------------
 

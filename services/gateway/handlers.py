@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.gateway.desk import Desk
+from services.gateway.journal import Journal
 from shared.messages import CloseRequested, Command, CommandGiven, Message, OrderRequested
 
 
 class GatewayHandlers:
     """Orders and commands in; what becomes of them goes out through the desk's outbox."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, journal: Journal) -> None:
         self._desk = desk
+        self._journal = journal
         self._control: Command | None = None  # the operator's last stop; None: running
 
     async def on_order_requested(self, request: OrderRequested) -> Sequence[Message]:
@@ -30,9 +32,18 @@ class GatewayHandlers:
 
         It is journalled first: a server that comes back older than the stop does not lift it.
         """
-        await self._desk.remember_control(given.command)
-        self._control = None if given.command is Command.RESUME else given.command
+        await self._journal.remember(command=given.model_dump_json())
+        self._obey(given.command)
         return ()
+
+    def take_up(self) -> None:
+        """Obey the last command that the journal knows: it never comes back older than it was."""
+        text = self._journal.fact("command") if self._journal.is_open else None
+        if text is not None:
+            self._obey(CommandGiven.model_validate_json(text).command)
+
+    def _obey(self, command: Command) -> None:
+        self._control = None if command is Command.RESUME else command
 
     def snapshot(self) -> bytes:
         """Return the operator's last stop."""
@@ -43,5 +54,7 @@ class GatewayHandlers:
         try:
             command = Command(data.decode()) if data else Command.RESUME
         except ValueError:
-            command = Command.HALT
-        self._control = self._desk.stop_that_was_lost() if command is Command.RESUME else command
+            self._obey(Command.HALT)
+        else:
+            self._obey(command)
+            self.take_up()

@@ -18,7 +18,7 @@ from typing import IO
 from services.gateway.orders import Status
 from shared import streams
 from shared.clock import monotonic_s
-from shared.errors import InputError, UnavailableError
+from shared.errors import InputError, InvariantError, UnavailableError
 from shared.messages import ExecutionReported, OrderRequested
 
 FREE_S = 5.0
@@ -85,6 +85,11 @@ class Journal:
             raise InputError(f"GATEWAY_JOURNAL {path}: {error}") from error
         self._is_open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be read and written."""
+        return self._is_open
+
     async def open_when_free(self) -> None:
         """Open it as soon as the gateway before lets go: one that lost its lease may still be ending.
 
@@ -148,12 +153,16 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 statement(self._db)
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
-        await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except sqlite3.Error as error:
+            raise InvariantError(f"GATEWAY_JOURNAL {self._path} cannot be written: {error}") from error
 
     # --- reading: by key, small ------------------------------------------------------------------
 
@@ -176,6 +185,15 @@ class Journal:
             OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
             for request, status, position_id, sent_ms in rows
         ]
+
+    def requests_since(self, number: int) -> list[OrderRequested]:
+        """Return the requests of which nothing happened up to an event, oldest first."""
+        rows = self._reads.execute(
+            "SELECT request FROM orders WHERE client_order_id NOT IN"
+            " (SELECT client_order_id FROM events WHERE number <= ?) ORDER BY rowid",
+            (number,),
+        )
+        return [OrderRequested.model_validate_json(request) for (request,) in rows]
 
     def last_number(self) -> int:
         """Return the number of the newest event; 0 before the first."""

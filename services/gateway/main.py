@@ -116,10 +116,11 @@ def wire(
     )
     retry = Retry(settings.reconnect_first_s, settings.reconnect_tries)
     connection = Connection(where, bus.book, desk, feed, settings.symbols, retry)
-    handlers = GatewayHandlers(desk)
+    handlers = GatewayHandlers(desk, journal)
 
     async def start() -> None:
         await journal.open_when_free()  # a standby leaves it to the active one
+        handlers.take_up()
         account, bar = await bus.last(streams.ACCOUNT), await bus.last(streams.BARS)
         await desk.start(account[0] if account else None)
         await feed.start(cast(BarClosed, bar[1]) if bar else None)
@@ -141,6 +142,7 @@ def wire(
             feed.watchdog.run,
             desk.background.run,
             desk.outbox.run,
+            desk.recovery.run,
             reconcile,
         ),
         trouble=lambda: connection.trouble or feed.watchdog.trouble(),

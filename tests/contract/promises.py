@@ -194,6 +194,8 @@ async def test_what_was_read_and_committed_is_known_after_a_restart(instances: I
     second = await take_over(instances)
     assert second.last_ids() == {}
     await second.load_marks()
+    assert await second.mark("features", streams.BARS) == read[-1].entry_id
+    assert await second.mark("inference", streams.BARS) == ""
     assert (second.last_ids(), await second.state()) == ({"bars": read[-1].entry_id}, b"state")
 
 

@@ -155,7 +155,7 @@ class Gateway:
         )
         self.dialled = 0
         self.connection = Connection(self._where, place.book, self.desk, self.feed, SYMBOLS, place.retry)
-        self.handlers = GatewayHandlers(self.desk)
+        self.handlers = GatewayHandlers(self.desk, self.journal)
 
     def _where(self) -> tuple[Address, Credentials]:
         self.dialled += 1
@@ -247,6 +247,7 @@ async def a_gateway(place: Place, *, wait: bool = True) -> AsyncIterator[Gateway
                         gateway.connection.run(),
                         gateway.desk.background.run(),
                         gateway.desk.outbox.run(),
+                        gateway.desk.recovery.run(),
                         gateway.desk.reconcile.run(30.0),
                         gateway.feed.keep_time(),
                         gateway.feed.watchdog.run(),

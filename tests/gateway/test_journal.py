@@ -15,7 +15,7 @@ import pytest
 
 from services.gateway.journal import FREE_POLL_S, Journal
 from services.gateway.orders import Status
-from shared.errors import InputError, UnavailableError
+from shared.errors import InputError, InvariantError, UnavailableError
 from shared.messages import ExecutionKind
 from tests.gateway.builders import a_journal, a_request, an_execution
 
@@ -138,7 +138,7 @@ def test_folder_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> No
 async def test_order_begins_once(journal: Journal) -> None:
     """What the code above forgets, the journal does not: a second begin is an error, and changes nothing."""
     await journal.begin(a_request(), 1)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(InvariantError, match="cannot be written"):
         await journal.begin(a_request(), 2)
     record = journal.order(a_request().client_order_id)
     assert record is not None
@@ -150,7 +150,7 @@ async def test_number_is_given_once(journal: Journal) -> None:
     request = a_request()
     await journal.begin(request, 1)
     await journal.record(an_execution(1, E.SENT, request), Status.SENT, request)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(InvariantError, match="cannot be written"):
         await journal.record(an_execution(1, E.FILLED, request), Status.FILLED, request)
     record = journal.order(request.client_order_id)
     assert record is not None

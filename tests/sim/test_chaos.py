@@ -1,0 +1,110 @@
+"""Everything goes wrong, and every rule holds; deliberate bugs do not get past the auditor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
+
+# isort: split
+import structlog
+
+from shared.log import silence
+from sim.campaign import Part, failures_of, run_part, summary
+from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, shrink
+from sim.faults import SLICES_MIN, Fault, FaultKind, Schedule, draw
+from sim.mutations import MUTATIONS, Mutation
+from sim.points import crash_points
+
+SEEDS_A_BLOCK = 4
+
+
+@pytest.fixture(autouse=True)
+def _silent() -> Iterator[None]:
+    """Log nothing: alarms are expected here, by the thousand."""
+    before = structlog.get_config()
+    silence()
+    yield
+    logging.disable(logging.NOTSET)
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_no_schedule_breaks_a_rule(block: int) -> None:
+    """A few of the ten thousand that `tradeguard chaos` runs, on every change."""
+    part = run_part(range(SEEDS_A_BLOCK * block, SEEDS_A_BLOCK * (block + 1)))
+    assert part.failing == {}, "have it again with `tradeguard chaos --schedules 1 --seed <seed>`"
+    assert part.too_small == []
+    assert part.schedules == SEEDS_A_BLOCK
+    assert part.slices >= SLICES_MIN * SEEDS_A_BLOCK
+    assert part.orders >= ORDERS_MIN * SEEDS_A_BLOCK
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_deliberate_bug_is_found(mutation: Mutation) -> None:
+    """An auditor that finds nothing proves nothing."""
+    assert mutation.shown().findings, f"{mutation.name}: survived"
+
+
+def test_a_bug_is_found_among_schedules_that_were_not_made_for_it() -> None:
+    """As one would be that nobody knows of."""
+    (mutation,) = (m for m in MUTATIONS if m.name == "marks are not saved")
+    assert mutation.hunt(1, limit=3) is not None
+
+
+def test_a_failing_schedule_shrinks_to_what_makes_it_fail() -> None:
+    """Nobody reads a story of ten faults of which two matter."""
+    needed = {FaultKind.DIE, FaultKind.SILENCE}
+    faults = tuple(Fault(kind, at) for at, kind in enumerate(FaultKind))
+    whole = Schedule(1, 0, ("executor", "notifier"), faults)
+    shortest = shrink(
+        whole, lambda each: needed <= {f.kind for f in each.faults} and "executor" in each.twins
+    )
+    assert {fault.kind for fault in shortest.faults} == needed
+    assert shortest.twins == ("executor",)
+
+
+def test_a_failure_is_told_in_words_and_can_be_had_again() -> None:
+    """Seed, what was found, the shortest schedule, and what happened in it."""
+    (mutation,) = (m for m in MUTATIONS if m.name == "a symbol is never unlocked")
+    with mutation.put_in():
+        part = run_part(range(3, 4))
+        (failure,) = failures_of(part)
+    assert failure["seed"] == 3
+    assert "locked by nothing" in failure["found"][0]
+    assert failure["shortest"][0].startswith("seed 3")
+    assert not any(line.startswith("slice") for line in failure["shortest"])  # it needs no fault at all
+    assert failure["story"]
+
+
+def test_seeds_are_named_after_crash_points_in_turn() -> None:
+    """So that so many schedules aim at every point, however rare it is."""
+    points = sorted(crash_points())
+    aimed = {fault.point for seed in range(len(points)) for fault in draw(seed, MARKETS).faults}
+    assert set(points) <= aimed
+
+
+def test_what_is_drawn_is_what_the_seed_says() -> None:
+    """A schedule is told by its seed alone."""
+    assert draw(17, MARKETS) == draw(17, MARKETS) != draw(18, MARKETS)
+    assert draw(17, MARKETS).story()
+
+
+def test_every_kind_of_fault_has_an_effect() -> None:
+    """A fault that never fires tests nothing."""
+    for kind in (FaultKind.CLOCK_STEP, FaultKind.GARBAGE, FaultKind.DISK_FULL, FaultKind.GRANT_VOID):
+        fault = Fault(kind, 3, 0.1, seconds=0.5, detail="commands" if kind is FaultKind.GARBAGE else "")
+        outcome = run_schedule(Schedule(1, 0, (), (fault,)))
+        assert (outcome.faults_fired, outcome.findings) == (1, []), kind
+
+
+def test_the_summary_counts_schedules_by_what_they_broke() -> None:
+    """The zeros that are asked for, and a table of every crash point."""
+    told = summary(Part(schedules=3), [])
+    zeros = (told["duplicates"], told["lost"], told["unprotected"], told["unresolved"], told["failures"])
+    assert zeros == (0, 0, 0, 0, [])
+    assert told["crash_points"] == len(told["hits"]) == len(crash_points())
+    assert told["crash_points_hit"] == 0
