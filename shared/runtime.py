@@ -95,6 +95,7 @@ class Service:
     state: Stateful = field(default_factory=Stateless)
     start: Callable[[], Awaitable[None]] | None = None  # once, with the lease held and the state restored
     tasks: tuple[Callable[[], Awaitable[None]], ...] = ()
+    settle: Callable[[], Awaitable[None]] | None = None  # before a commit: what is done together for a batch
     trouble: Callable[[], str] = str  # why the service is degraded; "" when all is well
 
 
@@ -352,6 +353,8 @@ class Runtime:
     async def _commit(self) -> None:
         """Commit what is complete; a whole of which a part is missing waits."""
         if self._done:
+            if self._service.settle:
+                await self._service.settle()
             await self._bus.commit(self._done, self._outputs, self._service.state.snapshot())
             self._done.clear()
             self._outputs.clear()

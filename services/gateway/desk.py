@@ -7,6 +7,7 @@ about all that was not said; what happened goes through `executions` into the jo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from services.gateway.background import Alarms, Background, EventWriter
 from services.gateway.changes import Changes, TermsWriter
 from services.gateway.closing import Closing
 from services.gateway.context import Context
-from services.gateway.executions import Executions
+from services.gateway.executions import Executions, Happening
 from services.gateway.journal import Journal
 from services.gateway.line import Line
 from services.gateway.outbox import Outbox, Publisher
@@ -112,54 +113,87 @@ class Desk:
 
     # --- requests -------------------------------------------------------------------------------
 
-    async def place_once(self, request: OrderRequested, control: Command | None) -> None:
-        """Send an order, unless the journal knows it. After a crash this runs again and sends nothing.
+    async def place(self, requests: Sequence[OrderRequested], control: Command | None) -> None:
+        """Send orders, each unless the journal knows it. After a crash this runs again and sends nothing.
+
+        What was read together is journalled together: one write to the disk before the first byte leaves,
+        and one for what happened, after the last.
 
         Raises:
             UnavailableError: the session ended or was away meanwhile; nothing was sent.
         """
-        if self._journal.order(request.client_order_id) is not None:
+        fresh = [r for r in requests if self._journal.order(r.client_order_id) is None]
+        if not fresh:
             return
         taken_s = self._timing.monotonic_s()
-        refusal = await self._refusal(request, control)
-        if refusal is not None:
-            kind, reason = refusal
-            await self.executions.record(request, kind, reason=reason)
-            return
+        await self._wait_for_trading(fresh)
+        refused, wanted = self._sort_out(fresh, control)
         session = self.line.session
-        if session is None or session.link.ended.is_set():
-            raise UnavailableError("the session ended while the order was checked")
-        contract = session.contracts[request.symbol]
-        stop = orders.relative_points(request.stop_distance, contract)
-        target = orders.relative_points(request.target_distance, contract)
-        self.line.sent_here.add(request.client_order_id)
-        await self._journal.begin(request, self._timing.now_ms())
-        if not self._bus.holds_lease() or session.link.ended.is_set():
-            self.line.sent_here.discard(request.client_order_id)
-            self.line.ask_books()  # journalled, not sent: the venue's books will say so
-            return
-        sent_s = self._timing.monotonic_s()
-        session.send_market_order(
-            request.client_order_id,
-            request.symbol,
-            request.direction,
-            request.volume_units,
-            stop_points=stop,
-            target_points=target,
-        )
-        latency = self._latency(request, taken_s, sent_s)
-        await self.executions.record(request, ExecutionKind.SENT, latency_ms=latency)
-        self.answers.expect(request, session)
+        if wanted and (session is None or session.link.ended.is_set()):
+            raise UnavailableError("the session ended while the orders were checked")
+        happened = refused
+        if wanted and session is not None:
+            happened = await self._send(wanted, session, taken_s) + refused
+        await self.executions.record_all(happened)
+        for sent in happened:
+            if sent.kind is ExecutionKind.SENT and session is not None:
+                self.answers.expect(sent.request, session)
 
-    async def _refusal(
-        self, request: OrderRequested, control: Command | None
-    ) -> tuple[ExecutionKind, str] | None:
-        """Return why a request is not sent, or None; waits for a session as long as it is worth it."""
-        if not self.line.trading.is_set():
-            left_ms = streams.milliseconds(request.valid_until) - self._timing.now_ms()
-            if await self._timing.within_venue(max(0, left_ms) / 1000, self.line.trading):
-                raise UnavailableError("the connection is back: a stop given meanwhile comes first")
-            log.warning("order.no_connection", order=request.client_order_id)
+    async def _send(
+        self, wanted: Sequence[OrderRequested], session: Session, taken_s: float
+    ) -> list[Happening]:
+        """Journal orders and let them leave; return which have left."""
+        labels = {request.client_order_id for request in wanted}
+        self.line.sent_here |= labels
+        await self._journal.begin(wanted, self._timing.now_ms())
+        if not self._bus.holds_lease() or session.link.ended.is_set():
+            self.line.sent_here -= labels
+            self.line.ask_books()  # journalled, not sent: the venue's books will say so
+            return []
+        sent = []
+        for request in wanted:
+            sent_s = self._timing.monotonic_s()
+            contract = session.contracts[request.symbol]
+            session.send_market_order(
+                request.client_order_id,
+                request.symbol,
+                request.direction,
+                request.volume_units,
+                stop_points=orders.relative_points(request.stop_distance, contract),
+                target_points=orders.relative_points(request.target_distance, contract),
+            )
+            latency = self._latency(request, taken_s, sent_s)
+            sent.append(Happening(request, ExecutionKind.SENT, {"latency_ms": latency}))
+        return sent
+
+    async def _wait_for_trading(self, requests: Sequence[OrderRequested]) -> None:
+        """Wait for a session as long as one of the requests is worth it."""
+        if self.line.trading.is_set():
+            return
+        until_ms = max(streams.milliseconds(request.valid_until) for request in requests)
+        left_s = max(0, until_ms - self._timing.now_ms()) / 1000
+        if await self._timing.within_venue(left_s, self.line.trading):
+            raise UnavailableError("the connection is back: a stop given meanwhile comes first")
+        log.warning("order.no_connection", orders=[request.client_order_id for request in requests])
+
+    def _sort_out(
+        self, requests: Sequence[OrderRequested], control: Command | None
+    ) -> tuple[list[Happening], list[OrderRequested]]:
+        """Return what is refused, and why, and what is to be sent: at most one order a symbol."""
+        refused: list[Happening] = []
+        wanted: dict[str, OrderRequested] = {}
+        for request in requests:
+            refusal = self._refusal(request, control)
+            if refusal is None and request.symbol in wanted:
+                refusal = ExecutionKind.REFUSED, "ASSET_LOCKED"
+            if refusal is None:
+                wanted[request.symbol] = request
+            else:
+                refused.append(Happening(request, refusal[0], {"reason": refusal[1]}))
+        return refused, list(wanted.values())
+
+    def _refusal(self, request: OrderRequested, control: Command | None) -> tuple[ExecutionKind, str] | None:
+        """Return why a request is not sent, or None."""
         if orders.is_expired(request.valid_until, streams.from_milliseconds(self._timing.now_ms())):
             return ExecutionKind.EXPIRED, "VALID_UNTIL_PASSED"
         session = self.line.session

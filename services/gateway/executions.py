@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.gateway import orders
 from services.gateway.context import Context
-from services.gateway.journal import OrderRecord
+from services.gateway.journal import Entry, OrderRecord
+from services.gateway.orders import Status
 from services.gateway.outbox import Outbox
 from shared import streams
 from shared.bus import Output
@@ -18,6 +20,16 @@ from shared.messages import ExecutionKind, ExecutionReported, OrderRequested, Se
 log = get_logger("gateway.executions")
 
 Listener = Callable[[OrderRecord, ExecutionKind], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What happened to an order, before it has a number."""
+
+    request: OrderRequested
+    kind: ExecutionKind
+    details: dict[str, Any] = field(default_factory=dict)  # further fields of the execution
+    at_ms: int | None = None  # venue time; None: now
 
 
 class Executions:
@@ -56,37 +68,56 @@ class Executions:
             at_ms: when, venue time; now if it is not given.
             details: further fields of the execution.
         """
-        label = request.client_order_id
+        await self.record_all([Happening(request, kind, details, at_ms)])
+
+    async def record_all(self, happenings: Sequence[Happening]) -> None:
+        """Record what happened to different orders, as `record` does, with one write to the disk."""
         async with self._lock:
-            before = self._journal.order(label)
-            try:
-                status = orders.next_status(before.status if before else None, kind)
-            except orders.IllegalTransitionError as error:
-                if self._is_echo(label, kind, details):
-                    log.info("execution.again", order=label, kind=kind)
-                    return
+            entries: list[Entry] = []
+            for happening in happenings:
+                status = self._status_after(happening)
+                if status is not None:
+                    number = self._outbox.last_number + len(entries) + 1
+                    entries.append(Entry(self._event(happening, number), status, happening.request))
+            if entries:
+                await self._journal.record(entries)
+            for entry in entries:
+                self._put(entry.event, entry.request)
+        for entry in entries:
+            record = self._journal.order(entry.event.client_order_id)
+            if record is not None:
+                for listener in self._listeners:
+                    listener(record, entry.event.kind)
+
+    def _status_after(self, happening: Happening) -> Status | None:
+        """Return the order's next status, or None: the event does not fit, or is no news."""
+        label, kind = happening.request.client_order_id, happening.kind
+        before = self._journal.order(label)
+        try:
+            status = orders.next_status(before.status if before else None, kind)
+        except orders.IllegalTransitionError as error:
+            if self._is_echo(label, kind, happening.details):
+                log.info("execution.again", order=label, kind=kind)
+            else:
                 self._alarms.tell_soon(f"{label}: {error}", Severity.WARNING)
                 self._line.ask_books()
-                return
-            if before is not None and before.status in orders.NEVER_THERE:
-                self._alarms.tell_soon(f"{label} was {before.status}, and is {kind}", Severity.CRITICAL)
-            number = self._outbox.last_number + 1
-            at = streams.from_milliseconds(at_ms or self._timing.now_ms())
-            event = ExecutionReported(
-                meta=request.meta.effect(ExecutionReported, str(number), at),
-                number=number,
-                kind=kind,
-                client_order_id=label,
-                symbol=request.symbol,
-                direction=request.direction,
-                **details,
-            )
-            await self._journal.record(event, status, request)
-            self._put(event, request)
-        record = self._journal.order(label)
-        if record is not None:
-            for listener in self._listeners:
-                listener(record, kind)
+            return None
+        if before is not None and before.status in orders.NEVER_THERE:
+            self._alarms.tell_soon(f"{label} was {before.status}, and is {kind}", Severity.CRITICAL)
+        return status
+
+    def _event(self, happening: Happening, number: int) -> ExecutionReported:
+        request = happening.request
+        at = streams.from_milliseconds(happening.at_ms or self._timing.now_ms())
+        return ExecutionReported(
+            meta=request.meta.effect(ExecutionReported, str(number), at),
+            number=number,
+            kind=happening.kind,
+            client_order_id=request.client_order_id,
+            symbol=request.symbol,
+            direction=request.direction,
+            **happening.details,
+        )
 
     def _is_echo(self, label: str, kind: ExecutionKind, details: dict[str, Any]) -> bool:
         """Whether the venue has told this event of this order and position before."""

@@ -16,14 +16,21 @@ class GatewayHandlers:
         self._desk = desk
         self._journal = journal
         self._control: Command | None = None  # the operator's last stop; None: running
+        self._taken: list[OrderRequested] = []  # read together, to be sent together
 
     async def on_order_requested(self, request: OrderRequested) -> Sequence[Message]:
-        """Do. Runs again after a crash: the journal knows what may have left, the venue what arrived."""
-        await self._desk.place_once(request, self._control)
+        """Take it; what was read with it comes first, then all leave at once."""
+        self._taken.append(request)
         return ()
 
+    async def settle(self) -> None:
+        """Do. Runs again after a crash: the journal knows what may have left, the venue what arrived."""
+        taken, self._taken = self._taken, []
+        await self._desk.place(taken, self._control)
+
     async def on_close_requested(self, request: CloseRequested) -> Sequence[Message]:
-        """Close one of our positions."""
+        """Close one of our positions; its order may have been read with it."""
+        await self.settle()
         await self._desk.closing.close(request.client_order_id, request.reason)
         return ()
 
@@ -50,7 +57,11 @@ class GatewayHandlers:
         return (self._control or Command.RESUME).value.encode()
 
     def restore(self, data: bytes | None) -> None:
-        """Take up the operator's last stop, the server's or the journal's; what cannot be read means halt."""
+        """Take up the operator's last stop, the server's or the journal's; what cannot be read means halt.
+
+        What was taken and not settled comes again.
+        """
+        self._taken.clear()
         try:
             command = Command(data.decode()) if data else Command.RESUME
         except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,19 @@ CREATE TABLE IF NOT EXISTS events (
     kind TEXT NOT NULL,
     entry TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS orders_by_status ON orders (status);
+CREATE INDEX IF NOT EXISTS events_by_order ON events (client_order_id);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of an order, to be journalled."""
+
+    event: ExecutionReported
+    status: Status  # that it leads to
+    request: OrderRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +128,28 @@ class Journal:
 
     # --- writing --------------------------------------------------------------------------------
 
-    async def begin(self, request: OrderRequested, sent_ms: int) -> None:
-        """Record that the order is about to leave. After this it is never sent again."""
-        await self._write(
-            lambda db: db.execute(
-                "INSERT INTO orders VALUES (?, ?, ?, NULL, ?)",
-                (request.client_order_id, Status.SENDING, request.model_dump_json(), sent_ms),
-            )
-        )
+    async def begin(self, requests: Sequence[OrderRequested], sent_ms: int) -> None:
+        """Record, as one step, that orders are about to leave. After this they are never sent again."""
+        rows = [
+            (request.client_order_id, Status.SENDING, request.model_dump_json(), sent_ms)
+            for request in requests
+        ]
+        await self._write(lambda db: db.executemany("INSERT INTO orders VALUES (?, ?, ?, NULL, ?)", rows))
 
-    async def record(self, event: ExecutionReported, status: Status, request: OrderRequested) -> None:
-        """Record one event and the status it leads to, as one step; `event.number` is the next one."""
-        entry = event.model_dump_json()
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Record events and the statuses they lead to, as one step; their numbers are the next ones."""
+        events, statuses = [], []
+        for entry in entries:
+            event, order = entry.event, entry.event.client_order_id
+            events.append((event.number, order, event.kind, event.model_dump_json()))
+            statuses.append((order, entry.status, entry.request.model_dump_json(), event.position_id))
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO events VALUES (?, ?, ?, ?)",
-                (event.number, event.client_order_id, event.kind, entry),
-            )
-            db.execute(
+            db.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", events)
+            db.executemany(
                 "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, NULL) ON CONFLICT DO UPDATE"
                 " SET status = ?2, position_id = coalesce(?4, position_id)",
-                (event.client_order_id, status, request.model_dump_json(), event.position_id),
+                statuses,
             )
 
         await self._write(write)

@@ -136,6 +136,7 @@ def wire(
         ),
         state=handlers,
         start=start,
+        settle=handlers.settle,
         tasks=(
             connection.run,
             feed.keep_time,

@@ -176,11 +176,17 @@ class Gateway:
         self.connection.trouble = "cut"
         self.session.link.abort("the test cuts it")
 
+    async def handle(self, *requests: OrderRequested) -> None:
+        """Handle requests that were read together, up to their commit."""
+        for request in requests:
+            await self.handlers.on_order_requested(request)
+        await self.handlers.settle()
+
     async def place_order(self, request: OrderRequested) -> None:
         """Handle a request as the runtime does: what is not available now is tried again."""
         for _ in range(50):
             try:
-                await self.handlers.on_order_requested(request)
+                await self.handle(request)
             except UnavailableError:
                 await asyncio.sleep(0.05)
             else:

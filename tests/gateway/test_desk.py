@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from shared import streams
 from shared.errors import UnavailableError
 from shared.messages import Command, CommandGiven, Direction, ExecutionKind, Meta
 from tests.conftest import RedisServer
-from tests.gateway.builders import CLOSE, a_request
+from tests.gateway.builders import CLOSE, a_closing, a_request
 from tests.gateway.loop import on_loop, until, until_so
 from tests.gateway.mesh import a_gateway, a_place
 from tests.venue.client import logged_in
@@ -76,6 +77,72 @@ async def test_what_is_sent_is_what_was_asked_for(tmp_path: Path, valkey: RedisS
 
 
 @on_loop
+async def test_orders_that_were_read_together_are_journalled_together_and_leave_at_once(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is waited for once, before the first byte; what happened is written once, after the last."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        euro, gold = a_request(book=place.book), a_request("XAUUSD", book=place.book)
+        story: list[str] = []
+        write, send = gateway.journal._write, gateway.session.send_market_order
+
+        async def written(statement: Any) -> None:
+            await write(statement)
+            story.append("disk")
+
+        def sent(order: str, *rest: Any, **more: Any) -> None:
+            story.append("bytes")
+            assert gateway.status(euro) is gateway.status(gold) is S.SENDING
+            send(order, *rest, **more)
+
+        monkeypatch.setattr(gateway.journal, "_write", written)
+        monkeypatch.setattr(gateway.session, "send_market_order", sent)
+        await gateway.handle(euro, gold)
+        assert story[:4] == ["disk", "bytes", "bytes", "disk"]
+        await until(lambda: place.opening_orders(euro) and place.opening_orders(gold))
+        await place.step()
+        await gateway.reached(euro, S.PROTECTED)
+        await gateway.reached(gold, S.PROTECTED)
+        for request in (euro, gold):
+            assert gateway.kinds(request) == GUARDED
+
+
+@on_loop
+async def test_of_requests_that_were_read_together_each_has_its_own_fate(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """One that is known, one that is refused, two of one symbol: nobody takes the others along."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        known = a_request(book=place.book)
+        await gateway.handle(known)
+        gold = a_request("XAUUSD", book=place.book)
+        second = a_request("XAUUSD", book=place.book, close=CLOSE + timedelta(minutes=5))
+        bad = a_request("GBPUSD", book=place.book)
+        await gateway.handle(known, gold, second, bad)
+        assert [gateway.kinds(r)[:1] for r in (known, gold, second, bad)] == [
+            [E.SENT],
+            [E.SENT],
+            [E.REFUSED],
+            [E.REFUSED],
+        ]
+        reasons = [gateway.journal.events_of(r.client_order_id)[0].reason for r in (second, bad)]
+        assert reasons == ["ASSET_LOCKED", "UNKNOWN_SYMBOL"]
+        await until(lambda: place.opening_orders(gold))
+        assert len(place.opening_orders(known)) == len(place.opening_orders(gold)) == 1
+        assert place.opening_orders(second) == []
+
+
+@on_loop
+async def test_closing_finds_the_order_that_was_read_with_it(tmp_path: Path, valkey: RedisServer) -> None:
+    """A stop that was given behind a request must not miss what the request opens."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        request = a_request(book=place.book)
+        await gateway.handlers.on_order_requested(request)
+        await gateway.handlers.on_close_requested(a_closing(request))
+        assert gateway.kinds(request)[0] is E.SENT
+
+
+@on_loop
 async def test_two_symbols_trade_side_by_side(tmp_path: Path, valkey: RedisServer) -> None:
     """One lock a symbol, not one for all."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
@@ -94,7 +161,7 @@ async def test_gateway_that_has_lost_its_lease_sends_nothing(tmp_path: Path, val
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         request = a_request(book=place.book)
         deadline_s, gateway.bus._deadline_s = gateway.bus._deadline_s, 0.0
-        await gateway.handlers.on_order_requested(request)
+        await gateway.handle(request)
         gateway.bus._deadline_s = deadline_s
         await gateway.reached(request, S.NOT_SENT)
         await place.step()
@@ -161,7 +228,7 @@ async def test_stop_given_while_a_request_waited_for_the_connection_comes_first(
             await until(lambda: not gateway.desk.line.up.is_set())
             request = a_request(book=place.book)
             with pytest.raises(UnavailableError, match="the connection is back"):
-                await gateway.handlers.on_order_requested(request)
+                await gateway.handle(request)
             given = CommandGiven(meta=Meta.root("c", CLOSE), command=Command.HALT, who="me", why="test")
             await gateway.handlers.on_command(given)
             await gateway.place_order(request)
@@ -247,7 +314,7 @@ async def test_symbol_is_locked_while_an_order_is_unknown(tmp_path: Path, valkey
             a_request(book=place.book, close=CLOSE + timedelta(minutes=5)),
         )
         async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)
+            await gateway.journal.begin([request], place.now_ms)
         async with a_gateway(place) as gateway:
             await gateway.reached(request, S.UNKNOWN)
             await gateway.place_order(second)

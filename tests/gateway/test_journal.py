@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.journal import FREE_POLL_S, Journal
+from services.gateway.journal import FREE_POLL_S, Entry, Journal
 from services.gateway.orders import Status
 from shared.errors import InputError, InvariantError, UnavailableError
 from shared.messages import ExecutionKind
@@ -34,8 +34,8 @@ async def main():
     journal = a_journal(Path(sys.argv[1]))
     for number in range(1, 100_000):
         request = a_request(close=CLOSE + timedelta(minutes=5 * number))
-        await journal.begin(request, number)
-        await journal.record(an_execution(number, ExecutionKind.SENT, request), Status.SENT, request)
+        await journal.begin([request], number)
+        await journal.record([Entry(an_execution(number, ExecutionKind.SENT, request), Status.SENT, request)])
         print(request.client_order_id, flush=True)
 
 asyncio.run(main())
@@ -57,7 +57,7 @@ async def journal(path: Path) -> AsyncIterator[Journal]:
 async def test_order_begun_is_known_after_a_crash(journal: Journal, path: Path, tmp_path: Path) -> None:
     """The files as they lie on the disk at that moment are enough: nothing waits for a clean end."""
     request = a_request()
-    await journal.begin(request, 1_000)
+    await journal.begin([request], 1_000)
     crashed = tmp_path / "crashed"
     shutil.copytree(path.parent, crashed)
     reopened = a_journal(crashed / "journal.db")
@@ -94,7 +94,7 @@ async def test_second_gateway_on_a_journal_is_refused(journal: Journal, path: Pa
     with pytest.raises(UnavailableError, match=r"GATEWAY_JOURNAL .*journal.db: .*another gateway") as caught:
         a_journal(path)
     assert str(path) in str(caught.value)
-    await journal.begin(a_request(), 1)  # and the first goes on
+    await journal.begin([a_request()], 1)  # and the first goes on
 
 
 async def test_a_standby_opens_the_journal_when_the_one_before_lets_go(journal: Journal, path: Path) -> None:
@@ -137,9 +137,9 @@ def test_folder_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> No
 
 async def test_order_begins_once(journal: Journal) -> None:
     """What the code above forgets, the journal does not: a second begin is an error, and changes nothing."""
-    await journal.begin(a_request(), 1)
+    await journal.begin([a_request()], 1)
     with pytest.raises(InvariantError, match="cannot be written"):
-        await journal.begin(a_request(), 2)
+        await journal.begin([a_request()], 2)
     record = journal.order(a_request().client_order_id)
     assert record is not None
     assert record.sent_ms == 1
@@ -148,10 +148,10 @@ async def test_order_begins_once(journal: Journal) -> None:
 async def test_number_is_given_once(journal: Journal) -> None:
     """A number that is taken takes nothing with it: event and status are one step."""
     request = a_request()
-    await journal.begin(request, 1)
-    await journal.record(an_execution(1, E.SENT, request), Status.SENT, request)
+    await journal.begin([request], 1)
+    await journal.record([Entry(an_execution(1, E.SENT, request), Status.SENT, request)])
     with pytest.raises(InvariantError, match="cannot be written"):
-        await journal.record(an_execution(1, E.FILLED, request), Status.FILLED, request)
+        await journal.record([Entry(an_execution(1, E.FILLED, request), Status.FILLED, request)])
     record = journal.order(request.client_order_id)
     assert record is not None
     assert record.status is Status.SENT
@@ -164,7 +164,7 @@ async def test_events_come_back_as_they_were_in_order(journal: Journal) -> None:
     written = []
     for number, kind in enumerate((E.SENT, E.ACCEPTED, E.FILLED), 1):
         event = an_execution(number, kind, requests[number % 2], position_id=number)
-        await journal.record(event, Status.SENT, requests[number % 2])
+        await journal.record([Entry(event, Status.SENT, requests[number % 2])])
         written.append(event)
     assert journal.events() == written
     assert journal.events(after=2) == written[2:]
@@ -174,9 +174,9 @@ async def test_events_come_back_as_they_were_in_order(journal: Journal) -> None:
 async def test_position_id_is_kept_when_an_event_has_none(journal: Journal) -> None:
     """An alarm or a repair without an id must not make the order forget its position."""
     request = a_request()
-    await journal.begin(request, 1)
-    await journal.record(an_execution(1, E.FILLED, request, position_id=7), Status.FILLED, request)
-    await journal.record(an_execution(2, E.REPAIRING, request), Status.FILLED, request)
+    await journal.begin([request], 1)
+    await journal.record([Entry(an_execution(1, E.FILLED, request, position_id=7), Status.FILLED, request)])
+    await journal.record([Entry(an_execution(2, E.REPAIRING, request), Status.FILLED, request)])
     record = journal.order(request.client_order_id)
     assert record is not None
     assert (record.position_id, record.sent_ms) == (7, 1)
@@ -186,9 +186,9 @@ async def test_orders_are_listed_by_status_oldest_first(journal: Journal) -> Non
     """The oldest question to the venue comes first."""
     for symbol, status in (("EURUSD", Status.SENT), ("XAUUSD", Status.FILLED), ("GBPUSD", Status.UNKNOWN)):
         request = a_request(symbol)
-        await journal.begin(request, 1)
+        await journal.begin([request], 1)
         number = journal.last_number() + 1
-        await journal.record(an_execution(number, E.SENT, request), status, request)
+        await journal.record([Entry(an_execution(number, E.SENT, request), status, request)])
     listed = journal.orders(Status.UNKNOWN, Status.SENT)
     assert [record.request.symbol for record in listed] == ["EURUSD", "GBPUSD"]
     assert journal.orders() == []

@@ -36,7 +36,7 @@ async def test_crash_between_journal_and_wire_ends_as_not_sent(tmp_path: Path, v
     async with a_place(tmp_path, valkey.url) as place:
         request = a_request(book=place.book)
         async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)  # and the process dies here
+            await gateway.journal.begin([request], place.now_ms)  # and the process dies here
         place.patience = replace(place.patience, absent_after_s=1.0)
         async with a_gateway(place) as gateway:
             await gateway.reached(request, S.UNKNOWN)
@@ -120,7 +120,7 @@ async def test_order_that_was_taken_for_not_sent_is_adopted_when_it_shows_up(
     async with a_place(tmp_path, valkey.url) as place:
         request = a_request(book=place.book)
         async with a_gateway(place) as gateway:
-            await gateway.journal.begin(request, place.now_ms)
+            await gateway.journal.begin([request], place.now_ms)
         async with a_gateway(place) as gateway:
             await gateway.reached(request, S.NOT_SENT)
             async with logged_in(place.venue.ready) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -58,12 +58,16 @@ class Collector:
 
 @asynccontextmanager
 async def running(
-    url: str, book: str, collector: Collector, routes: tuple[Route, ...] = ()
+    url: str,
+    book: str,
+    collector: Collector,
+    routes: tuple[Route, ...] = (),
+    settle: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[RedisBus]:
     """Run a service while the context is open."""
     settings = ServiceSettings(_env_file=None, book=book, redis_url=url)
     async with RedisBus.connect(url, book, "features") as bus:
-        service = Service(routes=routes or (on(BarClosed, collector.on_bar),), state=collector)
+        service = Service(routes=routes or (on(BarClosed, collector.on_bar),), state=collector, settle=settle)
         one = Runtime("features", service, bus, settings)
         task = asyncio.create_task(one.run())
         try:
@@ -141,6 +145,23 @@ async def test_a_command_does_not_wait_for_a_backlog(
         texts = await events(bus, 40)
     assert done_before_command == [4]
     assert len(texts) == len(set(texts)) == 40
+
+
+async def test_what_is_put_off_is_settled_before_the_commit(redis_url: str, book: str) -> None:
+    """What was read together is done together; when that fails, nothing of it is committed."""
+    await write_slices(redis_url, book, 3)
+    collector, story = Collector(), []
+    fails = [UnavailableError("not now")]
+
+    async def settle() -> None:
+        story.append(list(collector.slices))
+        if fails:
+            raise fails.pop()
+
+    async with running(redis_url, book, collector, settle=settle) as bus:
+        texts = await events(bus, 3)
+    assert len(texts) == len(set(texts)) == 3
+    assert story[0] == story[1] == collector.slices  # again from the first, after the failure
 
 
 async def test_a_wrong_entry_is_buried_with_its_whole_and_the_rest_goes_on(redis_url: str, book: str) -> None:
