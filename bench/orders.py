@@ -70,6 +70,7 @@ class Venue:
         self.link = self
         self.ended = asyncio.Event()
         self.contracts = dict(CONTRACTS)
+        self.by_id = dict(enumerate(CONTRACTS.values(), 1))
         self.trader = Trader(D(10_000), 1, "USD", D(30), "")
         self.sent_s: list[float] = []
 

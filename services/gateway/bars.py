@@ -39,6 +39,7 @@ class SliceAssembler:
         self._closed: dict[int, dict[str, Bar[int]]] = {}
         self._previous_close: dict[str, int] = {}
         self._done_ms = 0  # open time of the last slice given out
+        self._oldest_close_ms: int | None = None  # of the bars that are in no slice yet
 
     def start_after(self, last: Slice, forming: Mapping[str, Bar[int]]) -> None:
         """Go on behind a history: its last slice, and the bars that were forming when it was asked for."""
@@ -46,6 +47,7 @@ class SliceAssembler:
         self._previous_close = {bar.symbol: bar.close for bar in last.bars}
         self._closed.clear()
         self._forming = {s: bar for s, bar in forming.items() if bar.open_time_ms > self._done_ms}
+        self._find_oldest()
 
     def update(self, bar: Bar[int]) -> bool:
         """Take a forming bar's newest state. False: it came after its slice, and is not taken."""
@@ -54,9 +56,11 @@ class SliceAssembler:
         forming = self._forming.get(bar.symbol)
         if forming is not None and bar.open_time_ms < forming.open_time_ms:
             return False
-        if forming is not None and bar.open_time_ms > forming.open_time_ms:
-            self._close(forming)
         self._forming[bar.symbol] = bar
+        if forming is None or bar.open_time_ms > forming.open_time_ms:
+            if forming is not None:
+                self._close(forming)
+            self._find_oldest()
         return True
 
     def count_ask(self, symbol: str, at_ms: int) -> None:
@@ -67,12 +71,13 @@ class SliceAssembler:
 
     def unfinished_ms(self, now_ms: int) -> int | None:
         """Return the close of the oldest slice that is over and not given out yet, or None."""
-        opens = [*self._closed, *(bar.open_time_ms for bar in self._forming.values())]
-        close_ms = min(opens, default=now_ms) + BAR_MS
-        return close_ms if close_ms <= now_ms else None
+        oldest_ms = self._oldest_close_ms
+        return oldest_ms if oldest_ms is not None and oldest_ms <= now_ms else None
 
     def take(self, now_ms: int) -> list[Slice]:
         """Return the slices that are complete at venue time `now_ms`."""
+        if not self._closed and self.unfinished_ms(now_ms) is None:
+            return []
         for forming in list(self._forming.values()):
             if now_ms >= forming.open_time_ms + BAR_MS + self._bar_close_ms:
                 self._close(forming)
@@ -83,7 +88,12 @@ class SliceAssembler:
             self._previous_close = {bar.symbol: bar.close for bar in bars}
             self._done_ms = at
             complete.append(Slice(at, bars))
+        self._find_oldest()
         return complete
+
+    def _find_oldest(self) -> None:
+        opens = [*self._closed, *(bar.open_time_ms for bar in self._forming.values())]
+        self._oldest_close_ms = min(opens) + BAR_MS if opens else None
 
     def _close(self, bar: Bar[int]) -> None:
         self._closed.setdefault(bar.open_time_ms, {})[bar.symbol] = bar

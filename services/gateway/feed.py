@@ -46,6 +46,7 @@ class Feed:
         self._book = book
         self._account = context.account
         self._timing = context.timing
+        self._background = context.background
         self._alarms = context.alarms
         self._outbox = outbox
         self._history_check = HistoryCheck(context)
@@ -155,7 +156,8 @@ class Feed:
             for spot in held:
                 self._take_quote(spot)
         if complete:
-            await self._account.remember_peak()
+            self._background.spawn(self._account.remember_peak)
+            await self._timing.sleep(0)  # the outbox goes before the quotes that wait
 
     def _write(self, slices: Sequence[Slice], *, live: bool, closed_s: float | None = None) -> None:
         """Have the account as it is now and the bars behind it written, all or none."""

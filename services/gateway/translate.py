@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from services.gateway.bars import BAR_MS
@@ -21,6 +22,7 @@ from shared.messages import Direction, ExecutionKind
 from shared.streams import from_milliseconds
 
 M5 = 5  # the venue's number of the period
+PRICES_KEPT = 16_384  # quotes go back and forth over the same prices, and a Decimal is slow to make
 
 _BUY = 1
 _PROTECTIVE = 4  # order type STOP_LOSS_TAKE_PROFIT
@@ -60,6 +62,7 @@ class VenueEvent:
     reason: str = ""
 
 
+@lru_cache(maxsize=PRICES_KEPT)
 def price_of(points: int, digits: int) -> Decimal:
     """Return a price on the symbol's digits from 1/100,000 of a price unit."""
     return Decimal(round(points, digits - 5) // 10 ** (5 - digits)).scaleb(-digits)
