@@ -21,7 +21,7 @@ TORCH_INDEX ?=
 ARGS ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
-BENCHES := bus features inference
+BENCHES := bus orders feed features inference
 COVERED_BY := tests/executor tests/contract tests/shared tests/gateway/test_orders.py tests/cli/test_operate.py
 
 .PHONY: help setup setup-training demo test check coverage bench chaos lock clean
@@ -62,7 +62,7 @@ coverage: setup ## branch coverage of the executor, the gateway's orders and the
 	@for file in 'services/executor/*' services/gateway/orders.py shared/bus.py; do \
 	  $(BIN)/coverage report --include="$$file" --show-missing --fail-under=95; done
 
-bench: setup ## benchmarks: bus, features, inference
+bench: setup ## benchmarks: bus, orders, feed, features, inference
 	@for name in $(BENCHES); do $(BIN)/python -m bench.$$name; done
 
 chaos: setup ## kill, stop and cut off real processes at random while they trade; ARGS='--kills 30 --slices 200'
