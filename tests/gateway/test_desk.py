@@ -339,3 +339,20 @@ async def test_closed_market_gets_no_order(tmp_path: Path, valkey: RedisServer) 
         (event,) = gateway.journal.events()
         assert (event.kind, event.reason) == (E.REFUSED, "MARKET_CLOSED")
         assert place.books()["orders"] == place.books()["refusals"] == []
+
+
+@on_loop
+async def test_netted_account_is_watched_and_not_traded(tmp_path: Path, valkey: RedisServer) -> None:
+    """Orders of others would merge with ours: slices and account go on, every request is refused."""
+    async with (
+        a_place(tmp_path, valkey.url, accounts=("demo-netted",)) as place,
+        a_gateway(place) as gateway,
+    ):
+        await until_so(lambda: place.has_alarm("ACCOUNT_NETTED: no order will be sent"))
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        (event,) = gateway.journal.events()
+        assert (event.kind, event.reason) == (E.REFUSED, "ACCOUNT_NETTED")
+        await place.step(2 * 300_000)
+        await until_so(lambda: place.has_live_slices(2))
+        assert place.books()["orders"] == []

@@ -144,6 +144,28 @@ async def test_fault_of_an_order_is_survived(
         assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.parametrize("fault", ["", "execution_lost", "execution_doubled", "execution_swapped"])
+@on_loop
+async def test_orders_that_are_filled_in_parts_are_whole_in_the_end(
+    tmp_path: Path, valkey: RedisServer, fault: str
+) -> None:
+    """Opened and closed in parts, with one message gone wrong: one position, one result, to the cent."""
+    async with (
+        a_place(tmp_path, valkey.url, partial_fill_fraction=0.8) as place,
+        a_gateway(place) as gateway,
+    ):
+        for skip, request in enumerate(requests_of(place, 4)):
+            if fault:
+                place.fault(fault, skip=skip + 1)
+            await live(gateway, request)
+            check_books(gateway, request)
+            place.venue.exchange.faults.end_all()
+        deals = [deal for deal in place.books()["deals"] if deal["status"] == "PARTIALLY_FILLED"]
+        assert deals
+        await gateway.desk.reconcile.now()
+        assert gateway.desk.account.model.balance == D(place.venue.exchange.matching.balance_cents) / 100
+
+
 @on_loop
 async def test_stop_is_set_though_the_venue_does_not_know_the_position_yet(
     tmp_path: Path, valkey: RedisServer
