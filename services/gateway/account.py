@@ -93,6 +93,8 @@ class AccountKeeper:
 
     def _is_news(self, position_id: int, at_ms: int) -> bool:
         """Whether this is not older than what is known: an event that comes late must undo nothing."""
+        if not at_ms:
+            return True  # it does not say; the venue's books will
         known_ms = self._position_ms.get(position_id, 0)
         self._position_ms[position_id] = max(at_ms, known_ms)
         if len(self._position_ms) > POSITIONS_REMEMBERED:
