@@ -250,23 +250,10 @@ async def test_stop_that_the_server_has_lost_still_holds(
         await gateway.place_order(request)
         (event,) = gateway.journal.events()
         assert (event.kind, event.reason) == (E.REFUSED, "CONTROL_PAUSE")
-        await until_so(lambda: place.has_alarm("without the command pause"))
         await gateway.handlers.on_command(given.model_copy(update={"command": Command.RESUME}))
         gateway.handlers.restore(saved)
         await gateway.place_order(later)
         assert gateway.kinds(later)[0] is E.SENT
-
-
-@on_loop
-async def test_resume_that_the_server_has_lost_lifts_nothing(tmp_path: Path, valkey: RedisServer) -> None:
-    """Of two stops the one that still holds counts: nothing is traded on a guess."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        given = CommandGiven(meta=Meta.root("c", CLOSE), command=Command.RESUME, who="me", why="test")
-        await gateway.handlers.on_command(given)
-        gateway.handlers.restore(b"halt")
-        request = a_request(book=place.book)
-        await gateway.place_order(request)
-        assert gateway.kinds(request) == [E.REFUSED]
 
 
 @on_loop
