@@ -52,7 +52,7 @@ POLICY = {  # a day full of losses is what this is about: the limits that would 
 }
 OPEN = {ExecutionKind.SENT, ExecutionKind.ACCEPTED, ExecutionKind.UNKNOWN, ExecutionKind.REPAIRING}
 NEWEST = 60  # executions that one slice may lead to, and more
-SETTLE_S = 60.0
+SETTLE_S = 90.0  # longer than a silent link is believed in
 RARE = 0.004  # of faults that end a connection or a session: some ten a day
 OFTEN = 0.2
 DELAY_MS = 4_000
@@ -193,7 +193,9 @@ async def settled(world: World) -> None:
         for entry in world.server.streams[streams.EXECUTIONS.name].entries[-NEWEST:]:
             if isinstance(entry.message, ExecutionReported):
                 last[entry.message.client_order_id] = entry.message.kind
-        if world.venue.wires and not set(last.values()) & OPEN:
+        wires = world.venue.wires
+        is_frozen = any(connection.outbox.is_frozen for connection in wires)
+        if wires and not is_frozen and not set(last.values()) & OPEN:
             return
         await world.rest(1.0)
 

@@ -39,7 +39,8 @@ from venue.credentials import (
 )
 from venue.directory import Directory
 from venue.exchange import Answer, Exchange, Stepped
-from venue.faults import Faults
+from venue.faults import Fault, Faults
+from venue.incidents import Incidents
 from venue.ledger import Ledger
 from venue.matching import Matching
 from venue.playback import Playback, Spot
@@ -87,6 +88,7 @@ class Wire:
     is_open: bool = True
     sent_until_s: float = 0.0  # when the last frame of each direction arrives: the order is kept
     told_until_s: float = 0.0
+    begun: bytes = b""  # of a frame that the venue has not written to its end
 
     # --- the gateway's side -----------------------------------------------------------------------
 
@@ -109,14 +111,15 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         """Carry the venue's bytes to the gateway, frame by frame."""
+        data = self.begun + data
         at = 0
-        while at < len(data):
-            end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        while at + 4 <= len(data) and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
             self.told_until_s = self.venue.arrival_s(self.told_until_s)
             self.venue.loop.call_at(
                 self.told_until_s, self.give, data[at + 4 : end], context=_context_of(self.process)
             )
             at = end
+        self.begun = data[at:]
 
     def give(self, frame: bytes) -> None:
         """Hand a frame to the link, if there is still somebody."""
@@ -183,6 +186,7 @@ class SimVenue:
             HISTORY_PER_S,
         )
         self._directory = directory
+        self._incidents = Incidents(self._lobby, self.wires.keys())
         self._requesters: dict[int, tuple[Session, str | None]] = {}
         # --- what may go wrong
         self.is_reachable = True
@@ -213,7 +217,7 @@ class SimVenue:
         """Open a connection for the process that asks."""
         process = OWNER.get()
         assert isinstance(process, Process)  # noqa: S101 - only processes have a gateway in them
-        if not self.is_reachable:
+        if not self.is_reachable or self._incidents.is_shut():
             raise UnavailableError("simulated: nobody answers")
         wire: Wire | None = None
 
@@ -394,8 +398,12 @@ class SimVenue:
 
     def _flush(self) -> None:
         now_s = monotonic_s()
-        for connection in list(self.wires):
+        for connection, wire in list(self.wires.items()):
             connection.flush(now_s)
+            if connection.outbox.is_ending:  # behind what was still told
+                self.loop.call_at(
+                    wire.told_until_s, wire.break_off, "ended", context=copy_context_of_nobody()
+                )
 
     def _sessions(self) -> Iterator[Session]:
         """Yield who is logged in to the account."""
@@ -414,12 +422,13 @@ class SimVenue:
     def end_grant(self, grant: Grant, reason: str) -> None:
         """A refresh is known to its one gateway, which opens its session anew."""
 
-    def strike(self, fault: object, connection: Connection) -> None:
-        """No fault of the venue's own is asked for here: they lie on the way to it."""
+    def strike(self, fault: Fault, connection: Connection) -> None:
+        """Do what a fault does to a connection, or to all of them."""
+        self._incidents.strike(fault, connection)
 
-    def _protection_delay_ms(self, _now_ms: int) -> int | None:
+    def _protection_delay_ms(self, now_ms: int) -> int | None:
         if not self.protections:
-            return 0
+            return self.exchange.faults.protection_delay_ms(now_ms)
         delay_ms = self.protections.popleft()
         self.fired.append("a protective order came late" if delay_ms else "a protective order never came")
         return delay_ms
