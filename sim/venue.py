@@ -408,7 +408,7 @@ class SimVenue:
     def _sessions(self) -> Iterator[Session]:
         """Yield who is logged in to the account."""
         for connection in list(self.wires):
-            yield from connection.sessions.values()
+            yield from list(connection.sessions.values())  # a fault may end one while it is told
 
     # --- what a session asks for --------------------------------------------------------------------
 
