@@ -33,7 +33,7 @@ from sim.server import MemoryServer, Write
 from sim.venue import Cut
 
 SCHEDULES_MAX = 400  # drawn in a hunt before a mutation counts as missed
-_JOURNAL = "gateway services.gateway.executions.Executions.record journal.record:before"
+_JOURNAL = "gateway services.gateway.executions.Executions.record_all journal.record:before"
 _ACKNOWLEDGED = "executor sim.mutations._acknowledge_first bus.commit:after"
 
 
@@ -99,6 +99,8 @@ def _send_again(session: Any, request: Any) -> None:  # noqa: ANN401
 
 async def _acknowledge_first(self: Any) -> None:  # noqa: ANN401
     if self._done:
+        if self._service.settle:
+            await self._service.settle()
         await self._bus.commit(self._done, [], self._service.state.snapshot())
         outputs = list(self._outputs)
         self._done.clear()
