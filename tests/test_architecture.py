@@ -48,6 +48,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "tokens",
         "watchdog",
         "transport",
+        "websocket",
     ),
     "shared": ("bus", "clock", "log", "runtime", "settings"),
     "venue": (
@@ -89,6 +90,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "time": ("shared.clock",),
     "httpx": ("services.notifier.adapters",),
     "twisted": ("services.gateway.protocol", "venue.protocol"),
+    "websockets": ("services.gateway.websocket",),
     "ctrader_open_api": ("services.gateway.protocol", "venue.protocol"),
     "lightgbm": ("services.inference.adapters", "training"),
     "torch": ("training",),

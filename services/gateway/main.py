@@ -42,17 +42,18 @@ def venue_of(settings: GatewaySettings) -> tuple[Address, Credentials]:
         assert settings.ct_client_id and settings.ct_client_secret  # noqa: S101, PT018 - the settings have looked
         assert settings.ct_access_token and settings.ct_refresh_token and settings.ct_account_id  # noqa: S101, PT018
         given = settings.ct_access_token.get_secret_value(), settings.ct_refresh_token.get_secret_value()
-        return Address(HOSTS[settings.ct_host_type], PORT), Credentials(
+        return Address(HOSTS[settings.ct_host_type], PORT, kind=settings.ct_transport), Credentials(
             settings.ct_client_id,
             settings.ct_client_secret.get_secret_value(),
             settings.ct_account_id,
             Tokens(settings.token_dir, *given),
             is_live=settings.ct_host_type == "live",
         )
-    return _simulated(settings.sim_venue_file, settings.token_dir)
+    return _simulated(settings)
 
 
-def _simulated(path: Path, token_dir: Path) -> tuple[Address, Credentials]:
+def _simulated(settings: GatewaySettings) -> tuple[Address, Credentials]:
+    path = settings.sim_venue_file
     try:
         told = json.loads(path.read_text())
     except FileNotFoundError:
@@ -62,8 +63,8 @@ def _simulated(path: Path, token_dir: Path) -> tuple[Address, Credentials]:
     try:
         for name in ("client_secret", "access_token", "refresh_token"):
             add_secret(told[name])
-        address = Address(told["host"], told["port"], Path(told["ca_file"]))
-        tokens = Tokens(token_dir, told["access_token"], told["refresh_token"])
+        address = Address(told["host"], told["port"], Path(told["ca_file"]), settings.ct_transport)
+        tokens = Tokens(settings.token_dir, told["access_token"], told["refresh_token"])
         who = Credentials(told["client_id"], told["client_secret"], told["account_id"], tokens)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"SIM_VENUE_FILE {path}: not what `tradeguard venue` prints: {error!r}") from error

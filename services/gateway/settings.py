@@ -25,6 +25,8 @@ class GatewaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
     ct_host_type: Literal["sim", "demo", "live"] = Field(default="sim", validation_alias="CT_HOST_TYPE")
+    # plain frames on a TLS connection, or WebSocket, for networks that let nothing else out
+    ct_transport: Literal["tcp", "wss"] = Field(default="tcp", validation_alias="CT_TRANSPORT")
     ct_client_id: str | None = Field(default=None, validation_alias="CT_CLIENT_ID")
     ct_client_secret: SecretStr | None = Field(default=None, validation_alias="CT_CLIENT_SECRET")
     ct_access_token: SecretStr | None = Field(default=None, validation_alias="CT_ACCESS_TOKEN")

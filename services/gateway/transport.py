@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from shared.errors import InputError, UnavailableError
 
@@ -68,9 +68,11 @@ class Address:
     host: str
     port: int
     ca_file: Path | None = None
+    kind: Literal["tcp", "wss"] = "tcp"  # how messages are told apart on the connection
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     async def dial(self, on_message: OnMessage, on_end: OnEnd) -> Transport:
         """Open a connection whose certificate and host name are verified before anything is sent.
@@ -87,7 +89,7 @@ class Address:
         context = _context(self.ca_file)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._connect(Framed, context, on_message, on_end)
+                return await self._connect(_transport(self.kind), context, on_message, on_end)
         except ssl.SSLCertVerificationError as error:
             raise CertificateError(_certificate_trouble(self, error)) from error
         except TimeoutError:
@@ -181,6 +183,14 @@ class Framed(TlsTransport):
             self._on_message(bytes(self._unread[at + _LENGTH.size : end]))
             at = end
         del self._unread[:at]
+
+
+def _transport(kind: Literal["tcp", "wss"]) -> type[TlsTransport]:
+    if kind == "tcp":
+        return Framed
+    from services.gateway.websocket import WebSocket  # who speaks plain frames need not load it
+
+    return WebSocket
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:

@@ -9,12 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from services.gateway.link import Link, Received, common_envelope
 from services.gateway.protocol import TYPES, common
@@ -24,17 +27,19 @@ from services.gateway.transport import Address
 class Impostor:
     """Keeps every message that it is sent, and answers what it is told to."""
 
-    def __init__(self, ca_file: Path) -> None:
+    def __init__(self, ca_file: Path, kind: Literal["tcp", "wss"]) -> None:
         self.port = 0
+        self.kind = kind
         self.ca_file = ca_file
         self.greeted = 0  # handshakes that a client began
+        self.pongs = 0
         self.connections: list[asyncio.StreamWriter] = []  # what came after a handshake
         self.heard: list[Any] = []  # envelopes
         self.answer: Callable[[Any], list[Any]] = lambda message: []  # messages, or raw bytes
 
     @property
     def address(self) -> Address:
-        return Address("localhost", self.port, self.ca_file)
+        return Address("localhost", self.port, self.ca_file, self.kind)
 
     def ids(self) -> list[str]:
         return [envelope.clientMsgId for envelope in self.heard]
@@ -56,24 +61,52 @@ class Impostor:
         content = message if isinstance(message, bytes) else self.packed(message, request_id)
         self.connections[-1].write(content)
 
-    @staticmethod
-    def packed(message: Any, request_id: str = "") -> bytes:
-        body = common_envelope(message, request_id)
-        return struct.pack(">I", len(body)) + body
+    def packed(self, message: Any, request_id: str = "") -> bytes:
+        """Return a message as it stands on the wire."""
+        return self.wrapped(common_envelope(message, request_id))
+
+    def wrapped(self, body: bytes) -> bytes:
+        if self.kind == "tcp":
+            return struct.pack(">I", len(body)) + body
+        return Frame(Opcode.BINARY, body).serialize(mask=False)
+
+    def too_long(self) -> bytes:
+        """Return the beginning of a message of two thousand million bytes."""
+        length = 2_000_000_000
+        return struct.pack(">I", length) if self.kind == "tcp" else b"\x82\x7f" + struct.pack(">Q", length)
 
     def greet(self, *_: object) -> None:
         self.greeted += 1
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.append(writer)
         try:
-            while True:
-                (length,) = struct.unpack(">I", await reader.readexactly(4))
-                self._take(await reader.readexactly(length))
+            read = self._frames if self.kind == "tcp" else self._web_socket
+            await read(reader, writer)
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
             writer.transport.abort()
+
+    async def _frames(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
+        while True:
+            (length,) = struct.unpack(">I", await reader.readexactly(4))
+            self._take(await reader.readexactly(length))
+
+    async def _web_socket(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        protocol = ServerProtocol()
+        while content := await reader.read(65_536):
+            protocol.receive_data(content)
+            for event in protocol.events_received():
+                if isinstance(event, Request):
+                    protocol.send_response(protocol.accept(event))
+                    self.connections.append(writer)
+                elif isinstance(event, Frame) and event.opcode is Opcode.BINARY:
+                    self._take(bytes(event.data))
+                elif isinstance(event, Frame) and event.opcode is Opcode.PONG:
+                    self.pongs += 1
+            for piece in protocol.data_to_send():
+                writer.write(piece)
 
     def _take(self, content: bytes) -> None:
         envelope = common.ProtoMessage.FromString(content)
@@ -136,12 +169,17 @@ def _certificate(
 
 @asynccontextmanager
 async def an_impostor(
-    folder: Path, name: str = "localhost", *, trusted: bool = True, expired: bool = False
+    folder: Path,
+    kind: Literal["tcp", "wss"] = "tcp",
+    *,
+    name: str = "localhost",
+    trusted: bool = True,
+    expired: bool = False,
 ) -> AsyncIterator[Impostor]:
     certificate, ca_file = a_certificate(folder, name, trusted=trusted, expired=expired)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    impostor = Impostor(ca_file)
+    impostor = Impostor(ca_file, kind)
     context.sni_callback = impostor.greet
     server = await asyncio.start_server(impostor.converse, "127.0.0.1", 0, ssl=context)
     impostor.port = server.sockets[0].getsockname()[1]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import struct
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from services.gateway import link as link_module
 from services.gateway import transport as transport_module
 from services.gateway.access import Credentials, open_link
-from services.gateway.link import AnswerLostError, Link, Received, UnexpectedAnswerError
+from services.gateway.link import AnswerLostError, Link, Received, UnexpectedAnswerError, common_envelope
 from services.gateway.protocol import common, oa, payload_type
 from services.gateway.rate import Limits
 from services.gateway.refusals import RefusedError, TooFastError
@@ -22,6 +24,14 @@ from shared.clock import monotonic_s
 from shared.errors import InputError, OutcomeUnknownError, UnavailableError
 from tests.gateway.impostor import a_certificate, an_impostor
 from tests.gateway.loop import on_loop, until
+
+Kind = Literal["tcp", "wss"]
+
+
+@pytest.fixture(params=get_args(Kind))
+def kind(request: pytest.FixtureRequest) -> Any:
+    """What is promised is promised over both transports."""
+    return request.param
 
 
 def secrets_of(folder: Path) -> Credentials:
@@ -44,10 +54,10 @@ def secrets_of(folder: Path) -> Credentials:
 )
 @on_loop
 async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
-    tmp_path: Path, certificate: dict[str, Any], why: str
+    tmp_path: Path, kind: Kind, certificate: dict[str, Any], why: str
 ) -> None:
     """Another issuer, another name, an old certificate: each of them may be somebody in between."""
-    async with an_impostor(tmp_path, **certificate) as impostor:
+    async with an_impostor(tmp_path, kind, **certificate) as impostor:
         with pytest.raises(CertificateError, match=why) as caught:
             await open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue())
         assert f"localhost:{impostor.port}: its certificate is refused" in str(caught.value)
@@ -57,9 +67,9 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
 
 
 @on_loop
-async def test_peer_with_the_right_certificate_is_spoken_to(tmp_path: Path) -> None:
+async def test_peer_with_the_right_certificate_is_spoken_to(tmp_path: Path, kind: Kind) -> None:
     """The same peer with a good certificate hears us: the test before this one refuses for its reason."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         opening = asyncio.create_task(open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue()))
         await until(lambda: impostor.heard)
         assert impostor.kinds() == ["ProtoOAApplicationAuthReq"]
@@ -79,9 +89,9 @@ async def test_ca_file_that_cannot_be_read_is_named(tmp_path: Path, content: str
 
 
 @on_loop
-async def test_port_where_nobody_listens_is_unavailable(tmp_path: Path) -> None:
+async def test_port_where_nobody_listens_is_unavailable(tmp_path: Path, kind: Kind) -> None:
     """A venue that is being restarted comes back: try again."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         address = impostor.address
     with pytest.raises(UnavailableError, match=str(address)):
         await Link.connect(address, asyncio.Queue())
@@ -111,9 +121,9 @@ async def test_peer_that_does_not_speak_tls_is_given_up(
 
 
 @on_loop
-async def test_open_requests_end_at_once_when_the_connection_is_cut(tmp_path: Path) -> None:
+async def test_open_requests_end_at_once_when_the_connection_is_cut(tmp_path: Path, kind: Kind) -> None:
     """Nobody waits ten seconds for an answer that cannot come; what was asked for may have been done."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect()
         asked = [asyncio.create_task(link.request(oa.ProtoOAVersionReq())) for _ in range(3)]
         await until(lambda: len(impostor.heard) == 3)
@@ -129,11 +139,11 @@ async def test_open_requests_end_at_once_when_the_connection_is_cut(tmp_path: Pa
 
 @on_loop
 async def test_request_that_has_not_left_is_known_to_be_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what has left can have been done."""
     monkeypatch.setattr(link_module, "LIMITS", Limits(history_per_s=0.001))
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect()
         ask = oa.ProtoOADealListReq(ctidTraderAccountId=1)
         asked = [asyncio.create_task(link.request(ask)) for _ in range(2)]
@@ -147,9 +157,10 @@ async def test_request_that_has_not_left_is_known_to_be_undone(
 @on_loop
 async def test_request_without_an_answer_is_given_up_and_its_late_answer_harms_nothing(
     tmp_path: Path,
+    kind: Kind,
 ) -> None:
     """Silence is an answer too; the late one is nobody's."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
         link = await impostor.connect(inbox)
         with pytest.raises(AnswerLostError, match=r"no answer to ProtoOAVersionReq within 0.05 s"):
@@ -161,9 +172,9 @@ async def test_request_without_an_answer_is_given_up_and_its_late_answer_harms_n
 
 
 @on_loop
-async def test_ids_of_requests_are_never_used_again(tmp_path: Path) -> None:
+async def test_ids_of_requests_are_never_used_again(tmp_path: Path, kind: Kind) -> None:
     """Not on one connection, and not on the next: an old answer must not be taken for a new one's."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         impostor.answer = lambda _: [oa.ProtoOAVersionRes(version="91")]
         for _ in range(2):
             link = await impostor.connect()
@@ -173,9 +184,9 @@ async def test_ids_of_requests_are_never_used_again(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_event_with_a_foreign_id_is_nobodys_answer(tmp_path: Path) -> None:
+async def test_event_with_a_foreign_id_is_nobodys_answer(tmp_path: Path, kind: Kind) -> None:
     """The venue shows us what other clients of the account did, under their ids."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
         link = await impostor.connect(inbox)
         asked = asyncio.create_task(link.request(oa.ProtoOAVersionReq()))
@@ -189,9 +200,9 @@ async def test_event_with_a_foreign_id_is_nobodys_answer(tmp_path: Path) -> None
 
 
 @on_loop
-async def test_answer_of_another_kind_is_an_error(tmp_path: Path) -> None:
+async def test_answer_of_another_kind_is_an_error(tmp_path: Path, kind: Kind) -> None:
     """Type and error code of every reply are looked at, before its fields are."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         impostor.answer = lambda _: [oa.ProtoOAAccountAuthRes(ctidTraderAccountId=1)]
         link = await impostor.connect()
         with pytest.raises(UnexpectedAnswerError, match="ProtoOAAccountAuthRes"):
@@ -208,9 +219,9 @@ async def test_answer_of_another_kind_is_an_error(tmp_path: Path) -> None:
     ],
 )
 @on_loop
-async def test_every_carrier_of_errors_is_read(tmp_path: Path, carrier: Any) -> None:
+async def test_every_carrier_of_errors_is_read(tmp_path: Path, kind: Kind, carrier: Any) -> None:
     """There are three, and a refusal may come in any of them."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         impostor.answer = lambda _: [carrier]
         link = await impostor.connect()
         with pytest.raises(RefusedError, match="MARKET_CLOSED: later") as caught:
@@ -221,12 +232,12 @@ async def test_every_carrier_of_errors_is_read(tmp_path: Path, carrier: Any) -> 
 
 @on_loop
 async def test_request_that_came_too_fast_is_asked_again_when_the_venue_allows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the seconds; only requests of that kind wait, and longer if it refuses again."""
     monkeypatch.setattr(link_module, "TOO_FAST_FIRST_S", 0.3)
     blocked = oa.ProtoOAErrorRes(errorCode="BLOCKED_PAYLOAD_TYPE", retryAfter=1)
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         answers = [blocked, blocked, oa.ProtoOAReconcileRes(ctidTraderAccountId=1)]
         impostor.answer = lambda message: (
             [answers.pop(0)]
@@ -246,11 +257,11 @@ async def test_request_that_came_too_fast_is_asked_again_when_the_venue_allows_i
 
 @on_loop
 async def test_venue_that_always_finds_us_too_fast_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every retry has a limit, each pause is twice the one before, and no second is asked away in between."""
     monkeypatch.setattr(link_module, "TOO_FAST_FIRST_S", 0.05)
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         impostor.answer = lambda _: [oa.ProtoOAErrorRes(errorCode="REQUEST_FREQUENCY_EXCEEDED")]
         link = await impostor.connect()
         began_s = monotonic_s()
@@ -263,11 +274,11 @@ async def test_venue_that_always_finds_us_too_fast_is_given_up(
 
 @on_loop
 async def test_order_leaves_before_requests_that_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     """Questions can wait for the venue's limit; an order is worth seconds."""
     monkeypatch.setattr(link_module, "LIMITS", Limits(per_s=0.001))
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect()
         questions = [asyncio.create_task(link.request(oa.ProtoOAVersionReq())) for _ in range(30)]
         await until(lambda: len(impostor.heard) == 5)
@@ -282,16 +293,16 @@ async def test_order_leaves_before_requests_that_wait(
 
 
 @on_loop
-async def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+async def test_what_cannot_be_read_is_passed_over(tmp_path: Path, kind: Kind) -> None:
     """A newer payload, a broken one, an envelope that is none: the next message is read all the same."""
     newer = common.ProtoMessage(payloadType=9_999, payload=b"?").SerializeToString()
     spot = payload_type(oa.ProtoOASpotEvent)
     broken = common.ProtoMessage(payloadType=spot, payload=b"\xff\xff").SerializeToString()
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
         link = await impostor.connect(inbox)
         for body in (newer, broken, b"\xff\xff\xff"):
-            impostor.say(struct.pack(">I", len(body)) + body)
+            impostor.say(impostor.wrapped(body))
         impostor.say(common.ProtoHeartbeatEvent())
         impostor.say(oa.ProtoOAVersionRes(version="91"))
         assert (await inbox.get()).message.version == "91"
@@ -300,9 +311,9 @@ async def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_messages_are_found_wherever_the_bytes_are_cut(tmp_path: Path) -> None:
+async def test_messages_are_found_wherever_the_bytes_are_cut(tmp_path: Path, kind: Kind) -> None:
     """TCP knows no messages: halves come alone, and many come together."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         inbox: asyncio.Queue[Received] = asyncio.Queue()
         link = await impostor.connect(inbox)
         versions = [f"{n}" * n for n in range(1, 8)]
@@ -317,19 +328,19 @@ async def test_messages_are_found_wherever_the_bytes_are_cut(tmp_path: Path) -> 
 
 
 @on_loop
-async def test_message_that_is_too_long_ends_the_link(tmp_path: Path) -> None:
+async def test_message_that_is_too_long_ends_the_link(tmp_path: Path, kind: Kind) -> None:
     """Fifteen megabytes of one message are no message of the venue's."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect()
-        impostor.connections[0].write(struct.pack(">I", 2_000_000_000))
+        impostor.say(impostor.too_long())
         await asyncio.wait_for(link.ended.wait(), 10)
         assert "2000000000 bytes" in link.why_ended
 
 
 @on_loop
-async def test_inbox_that_nobody_reads_ends_the_link(tmp_path: Path) -> None:
+async def test_inbox_that_nobody_reads_ends_the_link(tmp_path: Path, kind: Kind) -> None:
     """A gateway that has stopped reading knows nothing any more: it begins anew."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect(asyncio.Queue(3))
         for _ in range(4):
             impostor.say(oa.ProtoOAVersionRes(version="91"))
@@ -339,12 +350,12 @@ async def test_inbox_that_nobody_reads_ends_the_link(tmp_path: Path) -> None:
 
 @on_loop
 async def test_silence_is_filled_with_heartbeats_and_watched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A silent client is dropped, and a silent venue is dead, whatever TCP says."""
     monkeypatch.setattr(link_module, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(link_module, "SILENCE_S", 1.5)
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         link = await impostor.connect()
         alive = asyncio.create_task(link.keep_alive())
         await until(lambda: "ProtoHeartbeatEvent" in impostor.kinds())
@@ -355,12 +366,69 @@ async def test_silence_is_filled_with_heartbeats_and_watched(
 
 
 @on_loop
-async def test_heartbeat_of_the_venue_is_not_answered(tmp_path: Path) -> None:
+async def test_heartbeat_of_the_venue_is_not_answered(tmp_path: Path, kind: Kind) -> None:
     """Two that answer each other's heartbeats would never stop."""
-    async with an_impostor(tmp_path) as impostor:
+    async with an_impostor(tmp_path, kind) as impostor:
         impostor.answer = lambda _: [oa.ProtoOAVersionRes(version="91")]
         link = await impostor.connect()
         impostor.say(common.ProtoHeartbeatEvent())
         await link.request(oa.ProtoOAVersionReq())
         assert impostor.kinds() == ["ProtoOAVersionReq"]
+        link.abort("the test is over")
+
+
+# -- WebSocket alone
+
+
+@on_loop
+async def test_web_socket_puts_fragments_together_and_answers_pings(tmp_path: Path) -> None:
+    """A message may come in pieces, with a ping between them."""
+    async with an_impostor(tmp_path, "wss") as impostor:
+        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        link = await impostor.connect(inbox)
+        body = common_envelope(oa.ProtoOAVersionRes(version="91"), "")
+        pieces = (
+            Frame(Opcode.BINARY, body[:3], fin=False),
+            Frame(Opcode.PING, b"there?"),
+            Frame(Opcode.CONT, body[3:]),
+        )
+        for piece in pieces:
+            impostor.say(piece.serialize(mask=False))
+        assert (await inbox.get()).message.version == "91"
+        await until(lambda: impostor.pongs == 1)
+        link.abort("the test is over")
+
+
+@on_loop
+async def test_web_socket_that_is_closed_says_why(tmp_path: Path) -> None:
+    """The other side may give a reason; it is the first thing to look at."""
+    async with an_impostor(tmp_path, "wss") as impostor:
+        link = await impostor.connect()
+        impostor.say(Frame(Opcode.CLOSE, b"\x03\xe9until Monday").serialize(mask=False))
+        await asyncio.wait_for(link.ended.wait(), 10)
+        assert link.why_ended == "WebSocket closed: 1001 (going away) until Monday"
+
+
+@on_loop
+async def test_port_that_speaks_no_web_socket_is_told(tmp_path: Path) -> None:
+    """A proxy in between, or the wrong port: it is no reason to wait."""
+    async with an_impostor(tmp_path, "tcp") as impostor:
+        dialling = asyncio.create_task(Link.connect(replace(impostor.address, kind="wss"), asyncio.Queue()))
+        await until(lambda: impostor.connections)
+        impostor.connections[0].write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        with pytest.raises(UnavailableError, match=r"no WebSocket there: .*403"):
+            await dialling
+
+
+@on_loop
+async def test_what_is_said_over_a_web_socket_is_in_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library would write every frame at DEBUG, and the first ones hold secrets."""
+    caplog.set_level(logging.DEBUG)
+    async with an_impostor(tmp_path, "wss") as impostor:
+        link = await impostor.connect()
+        link.send(oa.ProtoOAVersionReq(), "sEcReT-4")
+        await until(lambda: impostor.heard)
+        assert not [record for record in caplog.records if record.name == "gateway.websocket"]
         link.abort("the test is over")
