@@ -76,6 +76,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "audience",  # these keep who is connected, and what is said to whom
         "connection",
         "session_answers",
+        "json_form",
         "wires",
         "web",
         "rest",
@@ -90,7 +91,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "time": ("shared.clock",),
     "httpx": ("services.notifier.adapters",),
     "twisted": ("services.gateway.protocol", "venue.protocol"),
-    "websockets": ("services.gateway.websocket",),
+    "websockets": ("services.gateway.websocket", "venue.wires"),
     "ctrader_open_api": ("services.gateway.protocol", "venue.protocol"),
     "lightgbm": ("services.inference.adapters", "training"),
     "torch": ("training",),

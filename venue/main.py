@@ -44,7 +44,13 @@ from venue.web import WebDoor
 
 WAIT_S_MAX = 0.25  # between two looks at the time, so that the books know it
 
-_DOORS = {"port": Door(), "live_port": Door(Environment.LIVE)}
+# Every door takes bare TLS and WebSocket; those for JSON take WebSocket alone.
+_DOORS = {
+    "port": Door(),
+    "json_port": Door(json_only=True),
+    "live_port": Door(Environment.LIVE),
+    "live_json_port": Door(Environment.LIVE, json_only=True),
+}
 
 log = logging.getLogger(__name__)
 

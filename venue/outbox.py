@@ -90,6 +90,10 @@ class Outbox:
         self._out.clear()
         return out
 
+    def put_control(self, frame: bytes) -> None:
+        """Put bytes of the connection's own on their way, between messages; no fault strikes them."""
+        self._put(0, frame)
+
     def freeze(self) -> None:
         """Send nothing more, and keep the connection open."""
         self._out.clear()

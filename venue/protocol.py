@@ -36,6 +36,7 @@ __all__ = [
     "envelope",
     "envelope_of",
     "flag_of",
+    "kind_of",
     "messages",
     "model",
     "payload_type",
@@ -63,6 +64,11 @@ def _by_payload_type() -> dict[int, type[Message]]:
 
 
 _KINDS = _by_payload_type()
+
+
+def kind_of(number: int) -> type[Message] | None:
+    """Return the class of the messages of a payload type, None if there is none."""
+    return _KINDS.get(number)
 
 
 def payload_type(message: Message) -> int:

@@ -24,7 +24,7 @@ from venue.protocol import FrameTooLongError, common
 from venue.session import Session
 from venue.session_answers import ANSWERS
 from venue.stopwatch import Stopwatch
-from venue.wires import FrameWire
+from venue.wires import Wire, open_wire
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Door:
     """What is served on a port."""
 
     environment: Environment = Environment.DEMO
+    json_only: bool = False
 
 
 class VenueServer:
@@ -144,7 +145,9 @@ class VenueServer:
         transport.set_write_buffer_limits(high=1, low=0)  # drain means: handed to the kernel
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
-            await self._converse(door, FrameWire(reader), writer)
+            async with asyncio.timeout(CLIENT_SILENCE_S_MAX):
+                wire = await open_wire(reader, json_only=door.json_only)
+            await self._converse(door, wire, writer)
         except (EOFError, OSError):
             log.debug("a client left")
         except asyncio.CancelledError:
@@ -157,15 +160,20 @@ class VenueServer:
                 async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
                     await writer.wait_closed()
 
-    async def _converse(self, door: Door, wire: FrameWire, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, door: Door, wire: Wire, writer: asyncio.StreamWriter) -> None:
         connection = Connection(
             self._lobby, self, ANSWERS, door.environment, wire.encode, writer.write, monotonic_s()
         )
+
+        def say(content: bytes) -> None:
+            connection.outbox.put_control(content)
+            connection.flush(monotonic_s())
+
         self._connections[connection] = writer
         try:
             while True:
                 try:
-                    envelope = await wire.receive()
+                    envelope = await wire.receive(say)
                 except DecodeError as error:
                     connection.send(common.ProtoErrorRes(errorCode="INVALID_REQUEST", description=str(error)))
                 except FrameTooLongError as error:

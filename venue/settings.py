@@ -30,7 +30,9 @@ class VenueSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65_535)  # 0: a free one, kept over a restart
+    json_port: int = Field(default=0, ge=0, le=65_535)
     live_port: int = Field(default=0, ge=0, le=65_535)
+    live_json_port: int = Field(default=0, ge=0, le=65_535)
     rest_port: int = Field(default=0, ge=0, le=65_535)
     control_port: int = Field(default=0, ge=0, le=65_535)
     names: Annotated[tuple[str, ...], NoDecode] = ("localhost", "127.0.0.1", "::1")  # on the certificate
