@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from websockets.frames import Frame, Opcode
 
 from tests.venue.client import VenueClient
 from venue.protocol import messages
@@ -81,8 +82,16 @@ def garbage(rng: Random) -> bytes:
     auth = VenueClient.frame(
         messages.ProtoOAAccountAuthReq(ctidTraderAccountId=1, accessToken=rng.choice(TEXTS[:-2])), "a"
     )
+    opening = (
+        b"GET / HTTP/1.1\r\nHost: venue\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    text = Frame(Opcode.TEXT, rng.choice([b"{}", b"[", b'{"payloadType": 2100}', noise])).serialize(mask=True)
     return rng.choice(
         [
+            opening + noise,
+            opening + text,
+            opening + text[: rng.randrange(1, len(text))],
             noise,
             struct.pack(">I", len(noise)) + noise,
             struct.pack(">I", rng.choice([0, 1, 2**16, 2**20, 2**31, 2**32 - 1])) + noise,

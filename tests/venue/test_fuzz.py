@@ -50,7 +50,8 @@ def descriptors() -> int:
 async def throw(ready: dict[str, Any], content: bytes, rng: Random) -> None:
     """Send bytes in pieces and leave: politely, abruptly, or not before the venue does."""
     context = ssl.create_default_context(cafile=ready["ca_file"])
-    reader, writer = await asyncio.open_connection(ready["host"], ready["port"], ssl=context)
+    port = ready[rng.choice(["port", "json_port"])]
+    reader, writer = await asyncio.open_connection(ready["host"], port, ssl=context)
     with contextlib.suppress(OSError):
         while content:
             size = rng.randrange(1, len(content) + 1)
