@@ -363,6 +363,9 @@ def environment(options: DemoOptions) -> dict[str, str]:
         "INFERENCE_BUNDLE_DIR": str(options.bundle.resolve()),
         # the simulated market quotes 12 to 30 times a bar; a real one many times a second
         "EXECUTOR_QUOTE_AGE_MAX_S": "30",
+        # models that are made to trade often lose their costs: what would end that for good is wide
+        "EXECUTOR_DRAWDOWN_FRACTION_MAX": "1",
+        "EXECUTOR_LOSING_STREAK_MAX": "1000",
     }
     if options.start is not None:
         env["VENUE_START"] = options.start.isoformat()

@@ -21,8 +21,11 @@ from venue.settings import VenueSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-FIXED = {"GATEWAY_VENUE_SPEED", "VENUE_CONTROL_PORT", "VENUE_DATA_DIR", "NOTIFIER_ALERTS_DIR"}
-FIXED_WHY = "the speed comes from SIM_SPEED, ports and folders inside a container are nobody's choice"
+FIXED = {
+    *("GATEWAY_VENUE_SPEED", "NOTIFIER_ALERTS_DIR", "VENUE_DATA_DIR", "VENUE_FAULTS"),
+    *("VENUE_CONTROL_PORT", "VENUE_JSON_PORT", "VENUE_LIVE_PORT", "VENUE_LIVE_JSON_PORT", "VENUE_REST_PORT"),
+}
+FIXED_WHY = "the speed comes from SIM_SPEED, ports and files inside a container are nobody's choice"
 SERVICES: dict[str, type[BaseSettings]] = {
     "gateway": GatewaySettings,
     "features": FeaturesSettings,
