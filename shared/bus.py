@@ -134,7 +134,7 @@ class Bus(Protocol):
     async def history(
         self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
     ) -> list[tuple[str, Message]]:
-        """Return (entry id, message) of a range, oldest first."""
+        """Return (entry id, message) of a range, oldest first; what cannot be understood is left out."""
 
     async def account(self, entry_id: str) -> AccountReported:
         """Return one account entry; UnavailableError if it is not there."""
@@ -357,10 +357,14 @@ class RedisBus:
     async def history(
         self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
     ) -> list[tuple[str, Message]]:
-        """Return (entry id, message) of a range, oldest first."""
+        """Return (entry id, message) of a range, oldest first; what cannot be understood is left out."""
         with _Translated():
             entries = await self._client.xrange(self.key(stream.name), start, end, count)
-        return [(entry_id, streams.decode(fields)) for entry_id, fields in entries]
+        found = []
+        for entry_id, fields in entries:
+            with suppress(InputError):  # somebody else wrote it; who reads the stream says so
+                found.append((entry_id, streams.decode(fields)))
+        return found
 
     async def tail(
         self, after: Mapping[Stream, str], block_ms: int

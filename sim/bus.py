@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
@@ -17,7 +18,7 @@ from shared.bus import (
 )
 from shared.clock import monotonic_s
 from shared.contracts import Contract
-from shared.errors import InvariantError, LeaseLostError, UnavailableError
+from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
 from shared.streams import Stream, id_parts
 from sim.server import Entry, MemoryServer, Refused, Write
@@ -170,11 +171,15 @@ class MemoryBus:
     async def history(
         self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
     ) -> list[tuple[str, Message]]:
-        """Return (entry id, message) of a range, oldest first."""
+        """Return (entry id, message) of a range, oldest first; what cannot be understood is left out."""
         first = (0, 0) if start == "-" else id_parts(start)
         last = _LAST if end == "+" else id_parts(end)
         entries = await self._call(lambda: self._server.streams[stream.name].between(first, last))
-        return [(d.entry_id, d.message()) for d in _deliveries(stream, entries[:count])]
+        found = []
+        for delivery in _deliveries(stream, entries[:count]):
+            with suppress(InputError):
+                found.append((delivery.entry_id, delivery.message()))
+        return found
 
     async def last(self, stream: Stream) -> tuple[str, Message] | None:
         """Return the newest entry, or None of an empty stream."""

@@ -25,6 +25,7 @@ log = get_logger("gateway.outbox")
 
 PUBLISH_RETRY_S = 0.1
 WRITTEN_MAX = 1000  # what was written last is kept: more than a server loses that saves every second
+LOOK_BACK = 200  # executions
 SLICES_KEY = f"{streams.BARS.name}:number"
 
 
@@ -87,7 +88,8 @@ class Outbox:
                 f" {self._published}: it is not this book's journal, or an old copy"
             )
         self._put_again(self._from_journal(self._published, self.last_number))
-        self.on_loss(self._published)
+        # the gateway before may have written its executions again and died before it came to the requests
+        self.on_loss(max(0, self._published - LOOK_BACK))
 
     def put_execution(self, outputs: list[Output], number: int) -> None:
         """Have a journalled execution written, with the account that includes it."""

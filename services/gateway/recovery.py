@@ -24,6 +24,7 @@ from shared.streams import Stream, id_parts, milliseconds
 log = get_logger("gateway.recovery")
 
 LOOK_S = 0.2
+LOOK_BACK_MS = 3_600_000  # a request of longer ago was looked for often enough, or may be trimmed by now
 
 
 class BookReader(Protocol):
@@ -104,9 +105,10 @@ class Recovery:
         }
         later: dict[str, OrderRequested] = {}
         for label, request in missing.items():
-            if label in there:
+            close_ms = milliseconds(request.meta.event_time)
+            if label in there or close_ms < decided_ms - LOOK_BACK_MS:
                 continue
-            if milliseconds(request.meta.event_time) > decided_ms:
+            if close_ms > decided_ms:
                 later[label] = request
             else:
                 log.warning("recovery.request", order=label)
