@@ -150,8 +150,7 @@ class Runtime:
             LeaseLostError: another instance took over.
             InvariantError: a bug or corrupt state; nothing more is written.
         """
-        await self._report()
-        await self._take_lease()
+        await self._take_lease()  # who stands by says nothing: the health is that of who is at work
         if self._stop.is_set():
             return
         await self._tell("started", f"{self._name} started")
@@ -183,6 +182,7 @@ class Runtime:
         while not self._stop.is_set():
             try:
                 if await self._bus.hold_lease(self._settings.lease_ttl_s):
+                    await self._report()
                     await self._bus.ensure_groups(self._read)
                     return
                 self._status = "standby"
