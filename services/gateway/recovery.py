@@ -24,7 +24,7 @@ from shared.streams import Stream, id_parts, milliseconds
 log = get_logger("gateway.recovery")
 
 LOOK_S = 0.2
-LOOK_BACK_MS = 3_600_000  # a request of longer ago was looked for often enough, or may be trimmed by now
+LOOK_BACK_MS = 86_400_000  # a request of longer ago was looked for often enough, or may be trimmed by now
 
 
 class BookReader(Protocol):
