@@ -33,6 +33,7 @@ from sim.server import Entry, MemoryServer
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
 from sim.world import Cut, World
+from venue.calendar import M5_MS
 from venue.matching import Matching
 from venue.records import Execution, RefusedError, Side
 from venue.rules import OrderRequest
@@ -393,6 +394,9 @@ class Chaos:
         """Whether every order has come to its end, and everything is handled."""
         world, venue = self._world, self._world.venue
         if not world.is_calm() or not venue.wires or world.loop.time() <= venue.silent_until_s:
+            return False
+        closed_ms = venue.exchange.now_ms // M5_MS * M5_MS
+        if world.server.streams[streams.BARS.name].last[0] < closed_ms:  # the gateway has more to write
             return False
         last: dict[str, ExecutionKind] = {}
         for entry in self._world.server.streams[streams.EXECUTIONS.name].entries:
