@@ -29,7 +29,18 @@ TIMEOUT_DEFAULT_S = 10.0
 TIMEOUT_MAX_S = 3600.0
 WHY_LENGTH_MAX = 500
 TAIL_MAX = 10_000
-BENCHES = ("latency", "round_trip", "orders", "feed", "bus", "features", "inference", "kill_switch")
+BENCHES = (
+    "latency",
+    "round_trip",
+    "orders",
+    "feed",
+    "bus",
+    "features",
+    "inference",
+    "kill_switch",
+    "soak",
+    "faults",
+)
 STREAMS = (  # named here too, so that arguments are read without what the streams need
     "bars", "account", "features", "signals", "orders", "executions", "events", "commands", "dead",
 )  # fmt: skip
