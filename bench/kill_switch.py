@@ -55,8 +55,9 @@ from shared.settings import DEFAULT_SYMBOLS
 
 BUNDLE: Final = Path(__file__).parents[1] / "bundles" / "plumbing"
 AIM_S: Final = 0.25
-QUEUE: Final = 200  # requests of one stop
-SENT_BEFORE: Final = 40  # orders that leave before the stop is given
+# of the requests that the gateway reads together one a symbol leaves, the others find it locked
+QUEUE: Final = 1_000  # requests of one stop
+SENT_BEFORE: Final = 10  # orders that leave before the stop is given
 PIPELINE: Final = 1_000
 WAIT_S: Final = 120.0
 POLL_S: Final = 0.005
