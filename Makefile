@@ -59,7 +59,7 @@ check: setup ## lint, format and types
 
 coverage: setup ## branch coverage of the executor, the gateway's orders and the bus: 95 % of each
 	$(BIN)/coverage run -m pytest -q $(COVERED_BY)
-	@for file in 'services/executor/*' services/gateway/orders.py shared/bus.py; do \
+	@for file in 'services/executor/*' services/gateway/orders.py shared/redis_bus.py; do \
 	  $(BIN)/coverage report --include="$$file" --show-missing --fail-under=95; done
 
 bench: setup ## benchmarks: bus, orders, feed, features, inference

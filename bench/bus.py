@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection
 
 from bench.common import figures, show, valkey
 from shared import streams
-from shared.bus import Output, RedisBus
+from shared.bus import Output
 from shared.messages import BarClosed, EventReported, Meta
+from shared.redis_bus import RedisBus
 from shared.streams import market_id
 
 HOPS = 2_000

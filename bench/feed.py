@@ -28,9 +28,10 @@ from services.gateway.timing import Timing
 from services.gateway.translate import history_bar
 from services.gateway.transport import Transport
 from shared.account import Quote
-from shared.bus import Output, RedisBus
+from shared.bus import Output
 from shared.clock import SystemClock, monotonic_s
 from shared.messages import BarClosed
+from shared.redis_bus import RedisBus
 from shared.streams import market_id
 from venue.book import CONTRACTS
 

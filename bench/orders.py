@@ -28,6 +28,7 @@ from shared.account import Quote
 from shared.bus import Output
 from shared.clock import SystemClock, monotonic_s
 from shared.contracts import Contract
+from shared.streams import Stream
 from venue.book import CONTRACTS
 
 SLICES = 300
@@ -62,6 +63,16 @@ class Streams:
     async def write_contracts(self, contracts: Mapping[str, Contract]) -> None:
         """Take the terms."""
 
+    async def history(
+        self, stream: Stream, start: str = "-", end: str = "+", count: int | None = None
+    ) -> list[tuple[str, m.Message]]:
+        """Return that nothing stands in a stream."""
+        return []
+
+    async def mark(self, service: str, stream: Stream) -> str:
+        """Return that nothing was committed before."""
+        return ""
+
 
 class Venue:
     """A session that sends nothing and notes when it should have."""
@@ -94,7 +105,7 @@ async def measure(folder: Path, slices: int, count: int) -> dict[str, Any]:
     desk.line.go_on(session)
     desk.line.up.set()
     desk.line.trading.set()
-    handlers = GatewayHandlers(desk)
+    handlers = GatewayHandlers(desk, journal)
     beside = [asyncio.create_task(work()) for work in (desk.background.run, desk.outbox.run)]
     first, last, done = [], [], []
     for number in range(slices):

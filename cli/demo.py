@@ -27,12 +27,13 @@ from cli.supervisor import SERVICES, Supervisor
 from cli.table import LiveTable
 from cli.venue_control import VenueControl
 from shared import streams
-from shared.bus import BusUnavailableError, RedisBus
+from shared.bus import BusUnavailableError
 from shared.clock import monotonic_s
 from shared.digest import decision_sha256, signal_sha256
 from shared.errors import InputError, UnavailableError
 from shared.log import configure_log, get_logger
 from shared.messages import ExecutionKind, Verdict
+from shared.redis_bus import RedisBus
 from shared.settings import DEFAULT_SYMBOLS
 
 log = get_logger("demo")

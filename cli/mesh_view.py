@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from itertools import dropwhile
 
 from shared import streams
-from shared.bus import RedisBus
 from shared.messages import (
     EntryRefused,
     ExecutionKind,
@@ -15,6 +14,7 @@ from shared.messages import (
     SignalEmitted,
     Verdict,
 )
+from shared.redis_bus import RedisBus
 from shared.streams import Stream
 
 WATCHED = (streams.SIGNALS, streams.ORDERS, streams.EXECUTIONS)

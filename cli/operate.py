@@ -23,10 +23,12 @@ from redis.exceptions import RedisError, ResponseError
 from services.executor.state import ExecutorState
 from services.gateway.settings import GatewaySettings
 from shared import streams
-from shared.bus import SOCKET_TIMEOUT_S, BusUnavailableError, RedisBus
+from shared.bus import BusUnavailableError
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, MeshError
 from shared.messages import AccountReported, BarClosed, Command, CommandGiven, EventReported, Meta
+from shared.redis_bus import RedisBus
+from shared.redis_line import SOCKET_TIMEOUT_S
 from shared.settings import ServiceSettings, load
 
 SERVICES = ("gateway", "features", "inference", "executor", "notifier")

@@ -19,10 +19,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from shared import streams
-from shared.bus import SOCKET_TIMEOUT_S, BusUnavailableError
+from shared.bus import BusUnavailableError
 from shared.clock import monotonic_s
 from shared.contracts import Contract
 from shared.errors import InputError, UnavailableError
+from shared.redis_line import SOCKET_TIMEOUT_S
 from shared.settings import ServiceSettings, load
 
 PAGE = 1000  # entries of one answer

@@ -18,7 +18,7 @@ import uvloop
 from structlog.contextvars import bound_contextvars
 
 from shared import streams
-from shared.bus import Bus, BusUnavailableError, Delivery, Output, RedisBus
+from shared.bus import Bus, BusUnavailableError, Delivery, Output
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
 from shared.log import configure_log, get_logger
@@ -32,6 +32,7 @@ from shared.messages import (
     Severity,
     SignalEmitted,
 )
+from shared.redis_bus import RedisBus
 from shared.samples import Samples
 from shared.settings import ServiceSettings, exit_with, load
 from shared.streams import Stream

@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from shared import streams
-from shared.bus import (
-    BusUnavailableError,
-    CounterError,
-    Delivery,
-    OutOfOrderError,
-    Output,
-)
+from shared.bus import BusUnavailableError, Delivery, Output, refusal_of
 from shared.clock import monotonic_s
 from shared.contracts import Contract
-from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
+from shared.errors import InputError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
 from shared.streams import Stream, id_parts
 from sim.server import Entry, MemoryServer, Refused, Write
@@ -258,7 +252,7 @@ class MemoryBus:
         try:
             return await self._call(lambda: self._server.commit(write))
         except Refused as refused:
-            raise _error_of(refused, self._service, inputs) from None
+            raise refusal_of(refused.status, refused.detail, self._service, inputs) from None
 
     async def append(self, message: Message) -> str:
         """Write a message without holding a lease."""
@@ -276,19 +270,3 @@ class MemoryBus:
 
 def _deliveries(stream: Stream, entries: Sequence[Entry]) -> list[Delivery]:
     return [MemoryDelivery(stream, e.entry_id, e.raw, e) for e in entries]
-
-
-def _error_of(refused: Refused, service: str, inputs: Sequence[Delivery]) -> Exception:
-    """Return what the bus raises for a script's answer."""
-    detail = refused.detail[0] if refused.detail else ""
-    match refused.status:
-        case "ORDER":
-            return OutOfOrderError(
-                f"{inputs[0].stream.name} {inputs[0].entry_id}: oldest pending is {detail or 'none'}"
-            )
-        case "COUNTER":
-            return CounterError(int(detail))
-        case "LEASE":
-            return LeaseLostError(f"{service}: the lease is {detail or 'nobody'}'s")
-        case _:
-            return InvariantError(f"{service}: {' '.join(refused.detail)} stands there with other content")

@@ -16,10 +16,11 @@ from cli import operate
 from services.executor.handlers import ExecutorHandlers
 from services.executor.settings import ExecutorSettings
 from shared import streams
-from shared.bus import BusUnavailableError, Output, RedisBus
+from shared.bus import BusUnavailableError, Output
 from shared.clock import utc_now
 from shared.errors import InputError
 from shared.messages import Command, CommandGiven
+from shared.redis_bus import RedisBus
 from tests.builders import a_bar
 from tests.executor.builders import D, a_slice, an_executor, give
 from tests.executor.builders import an_account as an_executor_account

@@ -25,7 +25,8 @@ from services.features.settings import FeaturesSettings
 from services.inference import main as inference
 from services.inference.settings import InferenceSettings
 from shared import streams
-from shared.bus import Delivery, RedisBus
+from shared.bus import Delivery
+from shared.redis_bus import RedisBus
 from shared.runtime import Runtime
 from shared.settings import ServiceSettings
 from shared.streams import Stream, id_parts, key

@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.audit import Findings, audit
 from cli.mesh_view import MeshView
 from cli.venue_control import VenueControl
-from shared.bus import RedisBus
+from shared.redis_bus import RedisBus
 
 BOOK = os.environ["BOOK"]
 TRIES = 60  # an order that is under way counts as unresolved: look again until none is

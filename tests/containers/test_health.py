@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from shared.bus import RedisBus
+from shared.redis_bus import RedisBus
 
 CHECK = Path(__file__).parents[2] / "cli" / "health.py"
 pytestmark = pytest.mark.redis

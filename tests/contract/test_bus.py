@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from shared.bus import RedisBus
+from shared.redis_bus import RedisBus
 from shared.streams import Stream
 from tests.contract.promises import *  # noqa: F403 - the promises are collected here
 

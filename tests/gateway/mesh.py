@@ -26,7 +26,6 @@ from services.gateway.session import Session
 from services.gateway.timing import Timing
 from services.gateway.transport import Address
 from shared import streams
-from shared.bus import RedisBus
 from shared.clock import SystemClock
 from shared.errors import UnavailableError
 from shared.messages import (
@@ -37,6 +36,7 @@ from shared.messages import (
     ExecutionReported,
     OrderRequested,
 )
+from shared.redis_bus import RedisBus
 from tests.gateway.builders import a_journal, address_of, credentials_of
 from tests.gateway.loop import until, until_so
 from tests.venue.conftest import a_setting

@@ -20,9 +20,10 @@ from services.gateway.main import build
 from services.gateway.protocol import TYPES, oa
 from services.gateway.settings import GatewaySettings
 from shared import streams
-from shared.bus import Output, RedisBus
+from shared.bus import Output
 from shared.errors import InputError, UnavailableError
 from shared.messages import ExecutionKind, Severity
+from shared.redis_bus import RedisBus
 from shared.runtime import Runtime
 from tests.conftest import RedisServer
 from tests.gateway.builders import a_request

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from services.notifier.main import build
 from services.notifier.settings import NotifierSettings
-from shared.bus import RedisBus
 from shared.errors import InputError
+from shared.redis_bus import RedisBus
 from shared.runtime import Runtime
 from shared.settings import load
 from tests.notifier.builders import an_event

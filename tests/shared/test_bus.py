@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
-from shared import bus as bus_module
+from shared import redis_bus as bus_module
 from shared import streams
-from shared.bus import ACCOUNTS_KEPT, BusUnavailableError, Delivery, Output, RedisBus
+from shared.bus import BusUnavailableError, Delivery, Output
 from shared.contracts import Contract
 from shared.errors import InputError, InvariantError, UnavailableError
 from shared.messages import Message
+from shared.redis_bus import ACCOUNTS_KEPT, RedisBus
+from shared.redis_line import Translated
 from tests.builders import MONDAY, a_bar, an_event
 from tests.conftest import RedisServer, redis_program
 from tests.features.builders import an_account
@@ -146,13 +148,13 @@ async def test_output_into_what_is_no_stream_is_refused_whole(bus: RedisBus) -> 
 @pytest.mark.parametrize("answer", ["LOADING its file", "BUSY with a script", "MASTERDOWN for now"])
 async def test_server_that_is_not_ready_is_waited_for(answer: str) -> None:
     """It answers, but not now: that is no defect of ours."""
-    with pytest.raises(BusUnavailableError), bus_module._Translated():
+    with pytest.raises(BusUnavailableError), Translated():
         raise redis.ResponseError(answer)
 
 
 async def test_answer_that_makes_no_sense_stops_the_process() -> None:
     """A command that the server does not know is a bug."""
-    with pytest.raises(InvariantError), bus_module._Translated():
+    with pytest.raises(InvariantError), Translated():
         raise redis.ResponseError("ERR unknown command")
 
 
@@ -162,7 +164,7 @@ async def test_cancellation_that_comes_with_the_answer_is_not_lost(bus: RedisBus
     async def ask() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with bus_module._Translated():
+        with Translated():
             task.cancel()
             with suppress(asyncio.CancelledError):  # as the library does
                 await asyncio.sleep(0)

@@ -11,9 +11,10 @@ from itertools import count
 import pytest
 
 from shared import runtime, streams
-from shared.bus import Output, RedisBus
+from shared.bus import Output
 from shared.errors import InputError, UnavailableError
 from shared.messages import BarClosed, Command, CommandGiven, Message, Meta
+from shared.redis_bus import RedisBus
 from shared.runtime import Route, Runtime, Service, on
 from shared.settings import ServiceSettings
 from tests.builders import MONDAY, SYMBOLS, a_bar, an_event
