@@ -46,10 +46,8 @@ local output_count = tonumber(ARGV[at])
 at = at + 1
 local outputs, last = {}, {}
 for i = 1, output_count do
-  local key, id, n = KEYS[5 + i], ARGV[at], tonumber(ARGV[at + 1])
-  local fields = {}
-  for j = 1, n do fields[j] = ARGV[at + 1 + j] end
-  at = at + 2 + n
+  local key, id, first = KEYS[5 + i], ARGV[at], at + 2
+  at = first + tonumber(ARGV[at + 1])
   local write = true
   if id ~= '*' then
     if not last[key] then
@@ -60,7 +58,7 @@ for i = 1, output_count do
     end
     if not_above(id, last[key]) then
       local there = redis.call('XRANGE', key, id, id)[1]
-      if not there or table.concat(there[2], '\0') ~= table.concat(fields, '\0') then
+      if not there or table.concat(there[2], '\0') ~= table.concat(ARGV, '\0', first, at - 1) then
         return {'CONFLICT', key, id}
       end
       write = false -- an identical entry counts as written
@@ -68,13 +66,14 @@ for i = 1, output_count do
       last[key] = id
     end
   end
-  outputs[i] = {key, id, fields, write}
+  outputs[i] = {key, id, first, at - 1, write}
 end
 
 local result = {'OK'}
 for i, output in ipairs(outputs) do
   result[i + 1] = output[2]
-  if output[4] then result[i + 1] = redis.call('XADD', output[1], output[2], unpack(output[3])) end
+  local key, id, first, end_, write = unpack(output)
+  if write then result[i + 1] = redis.call('XADD', key, id, unpack(ARGV, first, end_)) end
 end
 if counter ~= '' then redis.call('SET', KEYS[4], counter) end
 if state ~= '' then redis.call('SET', KEYS[3], state) end

@@ -97,6 +97,7 @@ class Service:
     start: Callable[[], Awaitable[None]] | None = None  # once, with the lease held and the state restored
     tasks: tuple[Callable[[], Awaitable[None]], ...] = ()
     settle: Callable[[], Awaitable[None]] | None = None  # before a commit: what is done together for a batch
+    defer_s: float = 0.0  # what was read is handled so much later: who need not hurry leaves others the cores
     trouble: Callable[[], str] = str  # why the service is degraded; "" when all is well
 
 
@@ -290,6 +291,8 @@ class Runtime:
     async def _handle_new(self) -> bool:
         """Handle what is new, streams in order of priority."""
         batches = await self._bus.read_new(self._read, block=True)
+        if batches and self._service.defer_s:
+            await self._pause(self._service.defer_s)
         self._looked_s = monotonic_s()
         for stream in self._read:
             batch = batches.get(stream, [])

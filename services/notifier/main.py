@@ -15,6 +15,7 @@ from shared.messages import EntryRefused, EventReported, ExecutionReported, Orde
 from shared.runtime import Service, on, run
 
 NICENESS = 10  # an alert can wait some milliseconds for the order that it tells of
+DEFER_S = 0.02
 
 
 @asynccontextmanager
@@ -63,7 +64,13 @@ def wire(settings: NotifierSettings, bus: Bus, outlet: Outlet, spare: Outlet) ->
         on(EntryRefused, handlers.on_order),
         on(SignalEmitted, handlers.on_signal),
     )
-    return Service(routes=routes, state=handlers, tasks=(handlers.run_sender,), trouble=handlers.trouble)
+    return Service(
+        routes=routes,
+        state=handlers,
+        tasks=(handlers.run_sender,),
+        defer_s=DEFER_S,
+        trouble=handlers.trouble,
+    )
 
 
 if __name__ == "__main__":
