@@ -55,6 +55,7 @@ STREAMS = (BARS, ACCOUNT, FEATURES, SIGNALS, ORDERS, EXECUTIONS, EVENTS, COMMAND
 _STREAM_OF = {kind: stream for stream in STREAMS for kind in stream.carries}
 _KINDS = {kind.__name__: kind for kind in _STREAM_OF}
 _META_FIELDS = frozenset(m.Meta.model_fields)
+_MAY_MISS = frozenset({"notifier"})  # a post that cannot be made must not fill the server
 _BOOK = re.compile(r"[a-z0-9-]{1,12}")
 
 
@@ -72,6 +73,16 @@ def key(book: str, name: str) -> str:
 def stream_of(message: m.Message) -> Stream:
     """Return the stream that carries this kind of message."""
     return _STREAM_OF[type(message)]
+
+
+def keepers(stream: Stream) -> tuple[tuple[Stream, str], ...]:
+    """Return whose reading keeps a stream's entries from being trimmed, as (stream read, group).
+
+    An account entry has no readers of its own: bars, columns and signals name it, and it stays while one of
+    these is unread.
+    """
+    named_by = (BARS, FEATURES, SIGNALS) if stream is ACCOUNT else (stream,)
+    return tuple((read, group) for read in named_by for group in read.readers if group not in _MAY_MISS)
 
 
 def milliseconds(at: datetime) -> int:

@@ -254,6 +254,13 @@ class MemoryBus:
         except Refused as refused:
             raise refusal_of(refused.status, refused.detail, self._service, inputs) from None
 
+    async def trim(self, keep_ms: int) -> int:
+        """Take out what is old and read by all who act on it; return how many entries went."""
+        gone = 0
+        for stream in streams.STREAMS:
+            gone += await self._call(lambda stream=stream: self._server.trim(stream, keep_ms))  # type: ignore[misc]
+        return gone
+
     async def append(self, message: Message) -> str:
         """Write a message without holding a lease."""
         name = streams.stream_of(message).name

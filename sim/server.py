@@ -303,6 +303,37 @@ class MemoryServer:
         gone = {at: pending.pop(at) for at in map(id_parts, inputs) if at in pending}
         self._did(lambda: pending.update(gone))
 
+    def trim(self, stream: Stream, keep_ms: int) -> int:
+        """Take old entries out of a stream as `trim.lua` does; return how many."""
+        entries = self.streams[stream.name]
+        if not entries.ids:
+            return 0
+        kept_ms = entries.ids[-1][0] - keep_ms
+        for read, group in streams.keepers(stream):
+            kept_ms = min(kept_ms, self._needed_ms(read, group))
+        at = bisect_left(entries.ids, (kept_ms, 0))
+        if at:
+            self._cut(entries, at)
+        return at
+
+    def _needed_ms(self, stream: Stream, service: str) -> int:
+        """Return from when on a service needs a stream's entries; 0: all of them."""
+        group = self.streams[stream.name].groups.get(service)
+        if group is None:
+            return 0
+        return (min(group.pending) if group.pending else group.delivered)[0]
+
+    def _cut(self, entries: EntryList, at: int) -> None:
+        """Take out the first entries, so that they can come back."""
+        ids, gone = entries.ids[:at], entries.entries[:at]
+        del entries.ids[:at], entries.entries[:at]
+
+        def undo() -> None:
+            entries.ids[:0] = ids
+            entries.entries[:0] = gone
+
+        self._did(undo)
+
     def store_contracts(self, contracts: Mapping[str, Contract]) -> None:
         """Store the venue's terms."""
         for symbol, contract in contracts.items():
