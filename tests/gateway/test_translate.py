@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.gateway import translate
 from services.gateway.protocol import model, oa
 from services.gateway.slices import Bar
+from services.gateway.terms import money
 from shared.messages import Direction, ExecutionKind
 from tests.gateway.builders import with_unknown
 from venue.book import CONTRACTS
@@ -148,7 +149,7 @@ def test_every_price_on_the_grid_comes_back_exactly(ticks: int, digits: int) -> 
 )
 def test_money_has_the_digits_of_its_own_message(amount: int, digits: int, value: str) -> None:
     """A deposit currency may have eight digits; two is no constant."""
-    assert str(translate.money(amount, digits)) == value
+    assert str(money(amount, model.ProtoOATrader(moneyDigits=digits))) == value
 
 
 def test_doubles_are_rounded_to_the_symbols_digits() -> None:
