@@ -27,6 +27,7 @@ from shared.streams import Stream, id_parts
 from sim.process import copy_context_of_nobody
 from sim.server import Write
 from sim.services import BOOK
+from sim.told import ToldBars, prices_of
 from sim.world import GROUPS, World
 from venue.book import SYMBOLS
 from venue.calendar import M5_MS
@@ -75,8 +76,16 @@ class Finding:
 class Auditor:
     """Watches one world, and judges it at its end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, told: ToldBars | None = None) -> None:
+        """Watch from now on.
+
+        Args:
+            world: what is judged.
+            told: of a venue that keeps quotes back: a bar may be what it told last, and no other. Without it
+                every bar has to be the market's.
+        """
         self._world = world
+        self._told = told
         self._found: list[Finding] = []
         self._bare: dict[int, tuple[str, float]] = {}  # position -> label, seconds that somebody could act
         self._is_sampling = False
@@ -84,6 +93,8 @@ class Auditor:
         self._foreign: set[int] = set()
         self._halted_since_s: float | None = None
         self.orders_sent = 0
+        self.bars_off = 0  # not the market's, but as they were told
+        self.ledger_cents = self.told_cents = 0  # the balance, by the venue's books and by the streams
         world.server.on_commit.append(self._check_write)
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
@@ -197,6 +208,7 @@ class Auditor:
         self._judge_slices()
         self._judge_numbers()
         self._judge_account()
+        self._judge_money(books, positions)
         self._judge_control()
         self._judge_marks()
         self._judge_refusals()
@@ -360,8 +372,16 @@ class Auditor:
             return
         for bar in bars:
             true = self._world.store.bar(bar.symbol, close_ms - M5_MS)
-            told = tuple(int(price * 100_000) for price in (bar.open, bar.high, bar.low, bar.close))
-            if true is None or bar.synthetic or told != (true.open, true.high, true.low, true.close):
+            told = prices_of(bar)
+            if (
+                true is not None
+                and not bar.synthetic
+                and told == (true.open, true.high, true.low, true.close)
+            ):
+                continue
+            if self._told is not None and self._told.was_told(bar):
+                self.bars_off += 1
+            else:
                 self._find(Rule.SLICE, f"{bar.symbol}'s bar of {close_ms} is {told}, the market's {true}")
 
     def _judge_numbers(self) -> None:
@@ -385,6 +405,23 @@ class Auditor:
         true = {number: each.stop_points is not None for number, each in matching.positions.items()}
         if told != true:
             self._find(Rule.ACCOUNT, f"positions and their stops {true}, told were {told}")
+
+    def _judge_money(self, books: Mapping[str, Any], positions: Sequence[Mapping[str, Any]]) -> None:
+        """Deposits, told results and what others did make the balance of the ledger, to the cent."""
+        self.ledger_cents = sum(change["delta_cents"] for change in books["balance_changes"])
+        closed = {p["position_id"] for p in positions if p["status"] == PositionStatus.CLOSED}
+        by_deal = {deal["deal_id"]: deal["position_id"] for deal in books["deals"]}
+        others = sum(
+            change["delta_cents"]
+            for change in books["balance_changes"]
+            if by_deal.get(change["deal_id"]) not in closed
+        )
+        ended = [e for _, e in self._read(streams.EXECUTIONS, m.ExecutionReported) if e.kind is K.CLOSED]
+        told = sum((e.pnl or Decimal(0) for e in ended), Decimal(0))
+        self.told_cents = others + int(told * 100)
+        if self.told_cents != self.ledger_cents:
+            text = f"the ledger adds up to {self.ledger_cents} cents, what was told to {self.told_cents}"
+            self._find(Rule.ACCOUNT, text)
 
     def _judge_control(self) -> None:
         """From the next decision on, a stop is obeyed; a flattening ends flat."""

@@ -127,6 +127,8 @@ class Wire:
             return
         envelope = common.ProtoMessage()
         envelope.ParseFromString(frame)
+        for listener in self.venue.on_told:
+            listener(envelope)
         point = f"gateway link.receive {_name_of(envelope.payloadType)}"
         try:
             self.process.reach_at_once(f"{point}:{Side.BEFORE}")
@@ -201,6 +203,7 @@ class SimVenue:
         self.books: list[Books] = []  # told every execution, whatever becomes of its message
         self.on_sent: list[Callable[[Any], None]] = []  # told every envelope that a gateway lets leave
         self.on_request: list[Callable[[Any], None]] = []  # told every message that arrives
+        self.on_told: list[Callable[[Any], None]] = []  # told every envelope that reaches a gateway
 
     def close(self) -> None:
         """Close the books."""
@@ -278,6 +281,20 @@ class SimVenue:
         wire.connection.send(error, envelope.clientMsgId or None)
         self._flush()
         return True
+
+    def symbol(self, symbol_id: int) -> str | None:
+        """Return the symbol that a message is about."""
+        return self._directory.symbols.get(symbol_id)
+
+    def another_client(self) -> Connection:
+        """Let another client in to the account, which only asks; its answers go nowhere."""
+        connection = Connection(
+            self._lobby, self, ANSWERS, Environment.DEMO, framed, lambda data: None, monotonic_s()
+        )
+        connection.application = self._credentials.applications[0]
+        floor, grant = self._lobby.floors[ACCOUNT_ID], self._credentials.grants[0]
+        connection.sessions[ACCOUNT_ID] = Session(floor, connection.outbox, grant)
+        return connection
 
     def disconnect(self, goodbye: str = "") -> None:
         """End every connection; with a goodbye the venue says so and the gateway has to hang up."""

@@ -46,6 +46,9 @@ class Answers:
         event = self._line.session.event(message) if self._line.session else None
         if event is None or not self._account.is_open:
             return
+        if event.is_unclear:
+            log.warning("order.unclear", order=event.client_order_id, position=event.position_id)
+            self._line.ask_books()
         is_new = event.position is not None and self._account.position(event.position.position_id) is None
         self._account.follow(event)
         if event.client_order_id is None:
@@ -122,12 +125,18 @@ class Answers:
         self._background.spawn(partial(self._wait_for_answer, request, session))
 
     async def _wait_for_answer(self, request: OrderRequested, session: Session) -> None:
-        """Without an answer an order is unknown; one that is only accepted is not filled."""
-        for _ in range(ANSWER_LOOKS):
-            await self._timing.sleep_venue(self._answer_s)
+        """Without an answer an order is unknown; one that is only accepted is not filled.
+
+        An accepted one is looked up after half of the time already: it is filled by then, or its fill was
+        not told, and then nobody watches its stop.
+        """
+        for look in range(ANSWER_LOOKS):
+            await self._timing.sleep_venue(self._answer_s if look > 1 else self._answer_s / 2)
             record = self._journal.order(request.client_order_id)
             if record is None or session.link.ended.is_set():
                 return
+            if record.status is Status.SENT and not look:
+                continue
             if record.status is Status.SENT:
                 await self._executions.record(request, ExecutionKind.UNKNOWN, reason="NO_ANSWER")
                 session.link.abort(f"no answer to {request.client_order_id}")

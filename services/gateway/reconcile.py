@@ -205,7 +205,8 @@ class Reconcile:
         if record.status not in (Status.FILLED, Status.PROTECTED):
             return
         if position.stop_loss_price is None:
-            self._protection.start(record)
+            bare_s = (self._timing.now_ms() - streams.milliseconds(position.entry_time)) / 1000
+            self._protection.start(record, bare_s)
         elif record.status is Status.FILLED:
             await self._executions.record(
                 record.request,
