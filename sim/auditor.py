@@ -127,7 +127,10 @@ class Auditor:
     def _sample(self) -> None:
         """Count how long a position stands bare while a gateway could do something about it."""
         self._is_sampling = False
+        closing = {order.position_id for order in self._world.venue.matching.orders.values() if order.closing}
         for position_id, (label, able_s) in list(self._bare.items()):
+            if position_id in closing:
+                continue  # all is done: it waits for the next quote, and the venue's time stands still
             able_s = able_s + SAMPLE_S if self._can_act() else 0.0
             self._bare[position_id] = (label, able_s)
             if able_s > PROTECTION_S:

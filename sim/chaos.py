@@ -177,6 +177,8 @@ class Chaos:
         until_s = world.loop.time() + SETTLE_S
         while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
+            if any(order.closing for order in world.venue.matching.orders.values()):
+                await world.play_slice()  # what is being closed waits for a quote
             if self._is_settled():
                 await world.play_slice()
                 await world.play_slice()

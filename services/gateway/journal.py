@@ -187,7 +187,13 @@ class Journal:
         marks = ", ".join("?" * len(statuses))
         return self._orders(f"WHERE status IN ({marks}) ORDER BY rowid", statuses)
 
-    def _orders(self, where: str, values: tuple[str, ...]) -> list[OrderRecord]:
+    def orders_sent_since(self, since_ms: int, *statuses: Status) -> list[OrderRecord]:
+        """Return the orders in any of these statuses that were sent since a venue time, oldest first."""
+        marks = ", ".join("?" * len(statuses))
+        where = f"WHERE status IN ({marks}) AND sent_ms >= ? ORDER BY rowid"
+        return self._orders(where, (*statuses, since_ms))
+
+    def _orders(self, where: str, values: tuple[str | int, ...]) -> list[OrderRecord]:
         rows = self._reads.execute(
             "SELECT request, status, position_id, sent_ms FROM orders " + where,  # noqa: S608
             values,
