@@ -71,7 +71,7 @@ async def test_bars_as_they_come_agree_with_the_history(tmp_path: Path, valkey: 
         (
             "live_bar_missing",
             {"count": 2_000, "symbol": "EURUSD"},
-            "EURUSD: none was seen, the venue has one",
+            "differ from the venue's history: EURUSD: ",
         ),
         ("history_late", {"count": 1_000}, "EURUSD: the venue has none"),
     ],
