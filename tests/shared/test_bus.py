@@ -64,6 +64,13 @@ async def at_hand(bus: RedisBus) -> str:
     return next(iter(bus._accounts))
 
 
+async def write_events(bus: RedisBus, n: int) -> None:
+    async with bus._client.pipeline(transaction=False) as pipeline:
+        for _ in range(n):
+            pipeline.xadd(bus.key("events"), streams.encode(an_event()))
+        await pipeline.execute()
+
+
 async def test_terms_come_back_as_they_were_written(bus: RedisBus) -> None:
     """Digits and steps decide what an order may be."""
     await bus.write_contracts(CONTRACTS)
@@ -133,13 +140,18 @@ async def test_tail_waits_for_what_comes_and_takes_part_in_no_group(bus: RedisBu
 
 async def test_tail_of_a_long_past_comes_in_parts(bus: RedisBus) -> None:
     """Whoever looks on does not take up the server, or its own memory."""
-    async with bus._client.pipeline(transaction=False) as pipeline:
-        for _ in range(1001):
-            pipeline.xadd(bus.key("events"), streams.encode(an_event()))
-        await pipeline.execute()
+    await write_events(bus, 1001)
     part = (await bus.tail({streams.EVENTS: "0-0"}, 20))[streams.EVENTS]
     rest = (await bus.tail({streams.EVENTS: part[-1][0]}, 20))[streams.EVENTS]
     assert (len(part), len(rest)) == (1000, 1)
+
+
+async def test_newest_entry_is_all_that_is_read_for_it(bus: RedisBus) -> None:
+    """A book of years is asked for it as often as a new one."""
+    await write_events(bus, 1000)
+    before = (await bus._client.info("stats"))["total_net_output_bytes"]
+    assert await bus.last(streams.EVENTS)
+    assert (await bus._client.info("stats"))["total_net_output_bytes"] - before < 50_000
 
 
 async def test_group_on_what_is_no_stream_is_a_corrupt_book(bus: RedisBus) -> None:

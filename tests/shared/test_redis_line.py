@@ -55,21 +55,21 @@ async def impostor(*, hangs_up: bool = False) -> AsyncIterator[tuple[RedisBus, l
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "missing"),
     [
-        lambda bus: bus.account("1-1"),
-        lambda bus: bus.read_pending(streams.BARS),
-        lambda bus: bus.read_new([streams.BARS], block=True),
-        lambda bus: bus.last(streams.BARS),
+        (lambda bus: bus.account("1-1"), "TimeoutError$"),
+        (lambda bus: bus.read_pending(streams.BARS), "TimeoutError$"),
+        (lambda bus: bus.read_new([streams.BARS], block=True), "TimeoutError$"),
+        (lambda bus: bus.last(streams.BARS), "Timeout reading"),
     ],
 )
 @pytest.mark.usefixtures("hasty")
 async def test_server_that_does_not_answer_is_told_in_time(
-    call: Callable[[RedisBus], Awaitable[object]],
+    call: Callable[[RedisBus], Awaitable[object]], missing: str
 ) -> None:
     """It is up, but as good as away; the error says what was missing."""
     async with impostor() as (bus, _), asyncio.timeout(SOON_S):
-        with pytest.raises(BusUnavailableError, match=r"redis: \w"):
+        with pytest.raises(BusUnavailableError, match=f"^redis: {missing}"):
             await call(bus)
 
 
