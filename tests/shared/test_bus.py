@@ -71,6 +71,14 @@ async def write_events(bus: RedisBus, n: int) -> None:
         await pipeline.execute()
 
 
+async def test_every_key_names_its_book(bus: RedisBus) -> None:
+    """Several books may stand on one server."""
+    await bus.append(an_event())
+    assert sorted(await bus._client.keys(f"*{{{bus.book}}}*")) == [
+        f"tg:{{{bus.book}}}:{name}" for name in ("epoch:features", "events", "lease:features")
+    ]
+
+
 async def test_terms_come_back_as_they_were_written(bus: RedisBus) -> None:
     """Digits and steps decide what an order may be."""
     await bus.write_contracts(CONTRACTS)
