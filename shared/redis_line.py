@@ -36,7 +36,7 @@ class Translated:
         if error is None and task is not None and task.cancelling():
             raise asyncio.CancelledError
         if isinstance(error, (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)):
-            raise BusUnavailableError(f"redis: {error or type(error).__name__}") from error
+            raise BusUnavailableError(f"redis: {str(error) or type(error).__name__}") from error
         if isinstance(error, ResponseError) and str(error).startswith(("LOADING", "BUSY ", "MASTERDOWN")):
             raise BusUnavailableError(f"redis: {error}") from error
         if isinstance(error, RedisError):

@@ -13,13 +13,13 @@ from shared.bus import Bus, BusUnavailableError, CounterError, OutOfOrderError, 
 from shared.errors import InvariantError, LeaseLostError
 from shared.messages import Message
 from shared.streams import Stream
-from tests.builders import MONDAY, a_bar, an_event
+from tests.builders import MONDAY, SYMBOLS, a_bar, an_event
 
 
 class Instances(Protocol):
     """Opens instances of one service on a book of the test's own."""
 
-    async def open(self) -> Bus:
+    async def open(self, service: str = "features") -> Bus:
         """Return an instance that has not asked for the lease."""
 
     async def open_away(self) -> Bus:
@@ -27,6 +27,15 @@ class Instances(Protocol):
 
     async def end_lease(self) -> None:
         """Let the holder's lease end on the server, without its knowledge."""
+
+    async def forget_lease(self) -> None:
+        """Let the server lose lease and epoch, as one does that comes back older."""
+
+    async def forget_group(self, stream: Stream) -> None:
+        """Let the server lose a stream's one group."""
+
+    async def write_foreign(self, stream: Stream, fields: dict[str, str]) -> None:
+        """Write an entry as somebody else might."""
 
     async def group(self, stream: Stream) -> tuple[str, int, int]:
         """Return name, pending and lag of a stream's one group, as the server shows them."""
@@ -94,7 +103,7 @@ async def test_an_older_pending_entry_cannot_be_jumped_over(instances: Instances
     await sleeper.publish(bars(2))
     stolen = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
     bus = await take_over(instances)
-    with pytest.raises(OutOfOrderError, match=stolen[0].entry_id):
+    with pytest.raises(OutOfOrderError, match=f"oldest pending is {stolen[0].entry_id}$"):
         await bus.commit(stolen[1:], [])
     assert await bus.read_pending(streams.BARS) == stolen
 
@@ -105,10 +114,13 @@ async def test_who_lost_the_lease_writes_nothing(instances: Instances) -> None:
     await sleeper.publish(bars(1))
     read = (await sleeper.read_new([streams.BARS], block=False))[streams.BARS]
     await take_over(instances)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLostError, match="features: the lease is 2:"):
         await sleeper.commit(read, [Output(an_event())])
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLostError, match="another instance of features is active"):
         await sleeper.hold_lease(5.0)
+    await instances.end_lease()
+    with pytest.raises(LeaseLostError, match="features: the lease is nobody's"):
+        await sleeper.commit(read, [Output(an_event())])
     assert await sleeper.history(streams.EVENTS) == []
 
 
@@ -136,15 +148,74 @@ async def test_only_one_instance_holds_the_lease(instances: Instances) -> None:
     second = await instances.open()
     assert not await second.hold_lease(5.0)
     await first.release_lease()
+    assert not first.holds_lease()
     assert await second.hold_lease(5.0)
+    await second.release_lease()
+    assert await first.hold_lease(5.0)
+
+
+async def test_the_holder_keeps_its_lease(instances: Instances) -> None:
+    """It asks again well before the end."""
+    bus = await start(instances)
+    assert await bus.hold_lease(5.0)
+    assert len(await bus.publish(bars(1))) == 1
+
+
+async def test_a_lease_that_another_had_meanwhile_is_lost(instances: Instances) -> None:
+    """It may have written, though it is gone again."""
+    sleeper = await start(instances)
+    await (await take_over(instances)).release_lease()
+    with pytest.raises(LeaseLostError):
+        await sleeper.hold_lease(5.0)
+
+
+async def test_two_holders_of_one_epoch_are_told_apart(instances: Instances) -> None:
+    """A server that comes back older counts its epochs again."""
+    sleeper = await start(instances)
+    await instances.forget_lease()
+    await start(instances)
+    with pytest.raises(LeaseLostError):
+        await sleeper.publish(bars(1))
+    with pytest.raises(LeaseLostError):
+        await sleeper.hold_lease(5.0)
+
+
+async def test_another_services_lease_is_no_concern(instances: Instances) -> None:
+    """One service that starts anew is no reason for the others to."""
+    bus = await start(instances, ttl_s=0.05)
+    assert await (await instances.open("inference")).hold_lease(5.0)
+    await asyncio.sleep(0.08)
+    assert await bus.hold_lease(5.0)
 
 
 async def test_an_identical_entry_counts_as_written(instances: Instances) -> None:
     """A writer that repeats itself after a crash changes nothing and is not refused."""
     bus = await start(instances)
-    await bus.publish(bars(3))
-    await bus.publish(bars(4))
+    ids = [output.entry_id for output in bars(4)]
+    assert await bus.publish(bars(3)) == ids[:3]
+    assert await bus.publish(bars(4)) == ids
     assert len(await bus.history(streams.BARS)) == 4
+
+
+async def test_entries_of_one_time_are_told_apart(instances: Instances) -> None:
+    """A slice's bars have one time: their place in the slice orders them."""
+    bus = await start(instances)
+    close = MONDAY + timedelta(minutes=5)
+    slice_ = [Output(a_bar(name), streams.market_id(close, k)) for k, name in enumerate(SYMBOLS[:4])]
+    for half in (slice_[:2], slice_[2:]):
+        assert await bus.publish(half) == [output.entry_id for output in half]
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    for done in (read[:2], read[2:]):
+        assert len(await bus.commit(done, [Output(an_event())])) == 1
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 0)])
+async def test_outputs_out_of_order_are_refused_whole(instances: Instances, places: tuple[int, int]) -> None:
+    """The server would refuse the second one after it has taken the first."""
+    bus = await start(instances)
+    with pytest.raises(InvariantError, match="other content"):
+        await bus.publish([bars(2)[place] for place in places])
+    assert await bus.history(streams.BARS) == []
 
 
 async def test_an_entry_with_other_content_is_refused_whole(instances: Instances) -> None:
@@ -172,7 +243,7 @@ async def test_numbered_messages_have_no_gap_and_no_double(instances: Instances)
 
 async def test_a_server_that_is_away_is_told_as_unavailable(instances: Instances) -> None:
     """Unknown outcome: the caller starts again from what the server has."""
-    with pytest.raises(BusUnavailableError):
+    with pytest.raises(BusUnavailableError, match=r"redis: \w"):
         await (await instances.open_away()).hold_lease(5.0)
 
 
@@ -205,9 +276,59 @@ async def test_a_commit_that_reaches_beyond_the_mark_is_refused_whole(instances:
     await bus.publish(bars(2))
     read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
     await bus.commit(read[:1], [])
-    with pytest.raises(InvariantError):
+    with pytest.raises(InvariantError, match=f"bars {read[0].entry_id} "):
         await bus.commit(read, [Output(an_event())])
     assert await bus.history(streams.EVENTS) == []
+
+
+async def test_what_is_given_out_again_after_its_commit_is_acknowledged(instances: Instances) -> None:
+    """A group that was lost is made anew and begins at the beginning: the mark knows what is done."""
+    bus = await start(instances)
+    await bus.publish(bars(2))
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    await bus.commit(read, [Output(an_event())])
+    await instances.forget_group(streams.BARS)
+    await bus.ensure_groups([streams.BARS])
+    again = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    assert again == read
+    assert await bus.commit(again, [Output(an_event())]) == []
+    assert await bus.read_pending(streams.BARS) == []
+    assert len(await bus.history(streams.EVENTS)) == 1
+
+
+async def test_a_service_knows_whether_it_left_something_behind(instances: Instances) -> None:
+    """It asks before it reads what is new."""
+    bus = await start(instances)
+    read = [streams.EVENTS, streams.BARS]
+    await bus.ensure_groups(read)
+    await bus.publish(bars(1))
+    assert not await bus.has_pending(read)
+    given = (await bus.read_new(read, block=False))[streams.BARS]
+    assert await bus.has_pending(read)
+    await bus.commit(given, [])
+    assert not await bus.has_pending(read)
+
+
+async def test_a_group_begins_with_the_first_entry(instances: Instances) -> None:
+    """What was written before a service first ran is its to read, and once."""
+    bus = await instances.open()
+    assert await bus.hold_lease(5.0)
+    await bus.publish(bars(1))
+    await bus.ensure_groups([streams.BARS])
+    read = await bus.read_new([streams.BARS], block=False)
+    assert [delivery.message() for delivery in read[streams.BARS]] == [a_bar()]
+    await bus.ensure_groups([streams.BARS])
+    assert await bus.read_new([streams.BARS], block=False) == {}
+
+
+async def test_a_state_that_is_not_given_stays(instances: Instances) -> None:
+    """Many a step changes nothing that has to be saved."""
+    bus = await start(instances)
+    await bus.publish(bars(1), state=b"state")
+    await bus.commit((await bus.read_new([streams.BARS], block=False))[streams.BARS], [])
+    assert await bus.state() == b"state"
+    await bus.publish([Output(an_event())])
+    assert await bus.state() == b"state"
 
 
 async def test_a_blocked_read_returns_with_what_comes(instances: Instances) -> None:
@@ -277,3 +398,11 @@ async def test_what_nobody_acts_on_is_trimmed_by_age_alone(instances: Instances)
     last = await bus.append(an_event())
     assert await bus.trim(0) == 1
     assert [entry_id for entry_id, _ in await bus.history(streams.EVENTS)] == [last]
+
+
+async def test_what_cannot_be_understood_is_left_out_of_a_history(instances: Instances) -> None:
+    """Somebody else wrote it; who reads the stream says so."""
+    bus = await start(instances)
+    await instances.write_foreign(streams.EVENTS, {"type": "Nonsense"})
+    await bus.append(an_event())
+    assert await messages(bus, streams.EVENTS) == [an_event()]

@@ -24,8 +24,8 @@ class OnServer:
         self._book = f"t{next(_BOOKS)}"
         self._known: list[RedisBus] = []
 
-    async def open(self) -> RedisBus:
-        bus = await self._stack.enter_async_context(RedisBus.connect(self._url, self._book, "features"))
+    async def open(self, service: str = "features") -> RedisBus:
+        bus = await self._stack.enter_async_context(RedisBus.connect(self._url, self._book, service))
         self._known.append(bus)
         return bus
 
@@ -36,6 +36,18 @@ class OnServer:
     async def end_lease(self) -> None:
         bus = self._known[0]
         await bus._client.delete(bus.key("lease:features"))
+
+    async def forget_lease(self) -> None:
+        bus = self._known[0]
+        await bus._client.delete(bus.key("lease:features"), bus.key("epoch:features"))
+
+    async def forget_group(self, stream: Stream) -> None:
+        bus = self._known[0]
+        await bus._client.xgroup_destroy(bus.key(stream.name), "features")
+
+    async def write_foreign(self, stream: Stream, fields: dict[str, str]) -> None:
+        bus = self._known[0]
+        await bus._client.xadd(bus.key(stream.name), fields)
 
     async def group(self, stream: Stream) -> tuple[str, int, int]:
         bus = self._known[0]

@@ -7,7 +7,7 @@ import pytest
 from shared.clock import monotonic_s, utc_now
 from shared.streams import Stream, milliseconds
 from sim.bus import MemoryBus
-from sim.server import MemoryServer
+from sim.server import Entry, MemoryServer
 from tests.contract.promises import *  # noqa: F403 - the promises are collected here
 
 
@@ -17,8 +17,8 @@ class InMemory:
     def __init__(self) -> None:
         self.server = a_server()
 
-    async def open(self) -> MemoryBus:
-        return MemoryBus(self.server, "t", "features")
+    async def open(self, service: str = "features") -> MemoryBus:
+        return MemoryBus(self.server, "t", service)
 
     async def open_away(self) -> MemoryBus:
         server = a_server()
@@ -27,6 +27,16 @@ class InMemory:
 
     async def end_lease(self) -> None:
         self.server.drop_lease("features")
+
+    async def forget_lease(self) -> None:
+        self.server.leases.clear()
+        self.server.epochs.clear()
+
+    async def forget_group(self, stream: Stream) -> None:
+        self.server.streams[stream.name].groups.clear()
+
+    async def write_foreign(self, stream: Stream, fields: dict[str, str]) -> None:
+        self.server.add(stream.name, Entry("*", None, fields))
 
     async def group(self, stream: Stream) -> tuple[str, int, int]:
         entries = self.server.streams[stream.name]

@@ -64,6 +64,21 @@ async def at_hand(bus: RedisBus) -> str:
     return next(iter(bus._accounts))
 
 
+async def write_events(bus: RedisBus, n: int) -> None:
+    async with bus._client.pipeline(transaction=False) as pipeline:
+        for _ in range(n):
+            pipeline.xadd(bus.key("events"), streams.encode(an_event()))
+        await pipeline.execute()
+
+
+async def test_every_key_names_its_book(bus: RedisBus) -> None:
+    """Several books may stand on one server."""
+    await bus.append(an_event())
+    assert sorted(await bus._client.keys(f"*{{{bus.book}}}*")) == [
+        f"tg:{{{bus.book}}}:{name}" for name in ("epoch:features", "events", "lease:features")
+    ]
+
+
 async def test_terms_come_back_as_they_were_written(bus: RedisBus) -> None:
     """Digits and steps decide what an order may be."""
     await bus.write_contracts(CONTRACTS)
@@ -125,6 +140,26 @@ async def test_tail_waits_for_what_comes_and_takes_part_in_no_group(bus: RedisBu
     found = await bus.tail({streams.EVENTS: "0-0"}, 20)
     assert [(i, message.text) for i, message in found[streams.EVENTS]] == [(entry_id, "one")]  # type: ignore[attr-defined]
     assert await bus._client.xinfo_groups(bus.key("events")) == []
+    waiting = asyncio.create_task(bus.tail({streams.EVENTS: entry_id}, round(1000 * WAIT_S)))
+    await asyncio.sleep(0.02)
+    await bus.append(an_event("two"))
+    assert [message.text for _, message in (await waiting)[streams.EVENTS]] == ["two"]  # type: ignore[attr-defined]
+
+
+async def test_tail_of_a_long_past_comes_in_parts(bus: RedisBus) -> None:
+    """Whoever looks on does not take up the server, or its own memory."""
+    await write_events(bus, 1001)
+    part = (await bus.tail({streams.EVENTS: "0-0"}, 20))[streams.EVENTS]
+    rest = (await bus.tail({streams.EVENTS: part[-1][0]}, 20))[streams.EVENTS]
+    assert (len(part), len(rest)) == (1000, 1)
+
+
+async def test_newest_entry_is_all_that_is_read_for_it(bus: RedisBus) -> None:
+    """A book of years is asked for it as often as a new one."""
+    await write_events(bus, 1000)
+    before = (await bus._client.info("stats"))["total_net_output_bytes"]
+    assert await bus.last(streams.EVENTS)
+    assert (await bus._client.info("stats"))["total_net_output_bytes"] - before < 50_000
 
 
 async def test_group_on_what_is_no_stream_is_a_corrupt_book(bus: RedisBus) -> None:
@@ -148,7 +183,7 @@ async def test_output_into_what_is_no_stream_is_refused_whole(bus: RedisBus) -> 
 @pytest.mark.parametrize("answer", ["LOADING its file", "BUSY with a script", "MASTERDOWN for now"])
 async def test_server_that_is_not_ready_is_waited_for(answer: str) -> None:
     """It answers, but not now: that is no defect of ours."""
-    with pytest.raises(BusUnavailableError), Translated():
+    with pytest.raises(BusUnavailableError, match=answer), Translated():
         raise redis.ResponseError(answer)
 
 
@@ -192,16 +227,56 @@ async def test_server_that_was_emptied_gets_the_script_again(bus: RedisBus) -> N
     """After a restart it does not know it by its hash."""
     await bus.publish([Output(an_event("one"))])
     await bus._client.script_flush()
+    await bus._client.config_resetstat()
     await bus.publish([Output(an_event("two"))])
-    assert len(await bus.history(streams.EVENTS)) == 2
+    await bus.publish([Output(an_event("three"))])
+    assert len(await bus.history(streams.EVENTS)) == 3
+    calls = await bus._client.info("commandstats")
+    assert calls["cmdstat_eval"]["calls"] == 1  # from then on its hash is enough
 
 
-async def test_lease_that_has_run_out_is_not_given_back(bus: RedisBus) -> None:
-    """It may be another's by now."""
-    bus._deadline_s = 0.0
+@pytest.mark.parametrize("past_s", [0.0, 0.001])
+async def test_lease_that_has_run_out_is_not_given_back(
+    bus: RedisBus, past_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another's by now; the deadline itself is too late."""
+    monkeypatch.setattr(bus_module, "monotonic_s", lambda: bus._deadline_s + past_s)
+    assert not bus.holds_lease()
     await bus.release_lease()
     assert await bus._client.exists(bus.key("lease:features"))
-    assert not bus.holds_lease()
+
+
+async def test_lease_ends_on_the_server_when_it_was_said_to(bus: RedisBus) -> None:
+    """A standby waits no longer for it than the holder may write."""
+    assert await bus.hold_lease(1000.0)
+    assert 900_000 < await bus._client.pttl(bus.key("lease:features")) <= 1_000_000
+
+
+async def test_read_that_is_not_to_wait_returns_at_once(
+    bus: RedisBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who has work of its own looks in between."""
+    monkeypatch.setattr(bus_module, "BLOCK_MS", round(2000 * WAIT_S))
+    await bus.ensure_groups([streams.BARS])
+    async with asyncio.timeout(WAIT_S):
+        assert await bus.read_new([streams.BARS], block=False) == {}
+
+
+async def test_account_that_has_just_come_is_not_asked_for(bus: RedisBus) -> None:
+    """It is written together with its bars: the follower gets its turn first."""
+    account = an_account()
+    asyncio.get_running_loop().call_soon(bus._accounts.__setitem__, "1-1", account)
+    async with asyncio.timeout(0.5):
+        assert await bus.account("1-1") is account
+
+
+async def test_health_is_what_a_service_said_last(bus: RedisBus) -> None:
+    """`tradeguard status` and the containers' health checks show it."""
+    assert await bus.health("features") == {}
+    await bus.report_health({"status": "starting"})
+    await bus.report_health({"status": "ready"})
+    assert await bus.health("features") == {"status": "ready"}
+    assert await bus.health("executor") == {}
 
 
 async def test_unknown_marks_and_states_are_empty(bus: RedisBus) -> None:
