@@ -25,7 +25,7 @@ from shared import messages as m
 from shared import streams
 from shared.streams import Stream, id_parts
 from sim.process import copy_context_of_nobody
-from sim.server import Write
+from sim.server import Entry, Write
 from sim.services import BOOK
 from sim.told import ToldBars, prices_of
 from sim.world import GROUPS, World
@@ -92,10 +92,12 @@ class Auditor:
         self._ours: dict[int, str] = {}  # position -> label
         self._foreign: set[int] = set()
         self._halted_since_s: float | None = None
+        self._given: dict[tuple[int, int], m.Command] = {}  # all commands that ever stood on the streams
         self.orders_sent = 0
         self.bars_off = 0  # not the market's, but as they were told
         self.ledger_cents = self.told_cents = 0  # the balance, by the venue's books and by the streams
         world.server.on_commit.append(self._check_write)
+        world.server.on_added[streams.COMMANDS.name] = [self._note_command]
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)
@@ -177,7 +179,8 @@ class Auditor:
         token, ends_s = self._world.server.leases.get(write.service, ("", 0.0))
         if write.token != token or self._world.loop.time() >= ends_s:
             self._find(Rule.LEASE, f"{write.service} wrote with the lease {write.token}; it is {token}'s")
-        holders = sum(bus.holds_lease() for bus in self._world.buses_of(write.service))
+        buses = list(self._world.buses_of(write.service))
+        holders = sum(bus.holds_lease() for bus in buses) if len(buses) > 1 else 0
         if holders > 1 and not self._world.server.times_back:
             self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
         if write.source is not None:
@@ -185,11 +188,15 @@ class Auditor:
             if id_parts(mark) != id_parts(write.inputs[-1]):
                 self._find(Rule.MARK, f"{write.service} on {write.source.name} is at {mark}")
 
+    def _note_command(self, entry: Entry) -> None:
+        """Keep a command: one that Redis loses is written again under another id, what it led to stays."""
+        if isinstance(entry.message, m.CommandGiven):
+            self._given[id_parts(entry.entry_id)] = entry.message.command
+
     def _command_at(self, entry_id: str) -> m.Command | None:
-        """Return the last command up to an entry."""
-        entries = self._world.server.streams[streams.COMMANDS.name].between((0, 0), id_parts(entry_id))
-        given = [entry.message for entry in entries if isinstance(entry.message, m.CommandGiven)]
-        return given[-1].command if given else None
+        """Return the last command up to an entry that was once read."""
+        read = [at for at in self._given if at <= id_parts(entry_id)]
+        return self._given[max(read)] if read else None
 
     def _check_request(self, request: Any) -> None:  # noqa: ANN401
         """Nothing foreign is touched."""
@@ -432,7 +439,8 @@ class Auditor:
             command = self._command_at(order.inputs.get(streams.COMMANDS.name, "0-0"))
             if command is not None and command is not m.Command.RESUME:
                 self._find(Rule.CONTROL, f"{order.client_order_id} was requested after {command}")
-        if self._command_at(f"{2**62}-0") is m.Command.FLATTEN:
+        commands = [command for _, command in self._read(streams.COMMANDS, m.CommandGiven)]
+        if commands and commands[-1].command is m.Command.FLATTEN:
             ours = [p for p in self._world.venue.matching.positions.values() if p.label.startswith(PREFIX)]
             for position in ours:
                 self._find(Rule.CONTROL, f"{position.label} is open after a flattening")
@@ -490,8 +498,13 @@ class Auditor:
 
     def _judge_alerts(self) -> None:
         """Every execution that people are told of was posted, here or there."""
+        for text in self.untold():
+            self._find(Rule.TOLD, text)
+
+    def untold(self) -> Iterator[str]:
+        """Yield the executions that people have yet to be told of."""
         posted = {*self._world.outside.webhook.posted, *self._world.outside.spare.posted}
         for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
             card = card_of(execution, book=BOOK)
             if card is not None and card.message_id not in posted:
-                self._find(Rule.TOLD, f"{execution.client_order_id} {execution.kind}")
+                yield f"{execution.client_order_id} {execution.kind}"
