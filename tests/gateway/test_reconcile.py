@@ -139,13 +139,13 @@ async def test_order_that_was_taken_for_not_sent_is_adopted_when_it_shows_up(
 async def test_order_that_was_rejected_and_lived_unheard_is_told_with_its_result(
     tmp_path: Path, valkey: RedisServer
 ) -> None:
-    """The venue takes its acceptance back, fills it all the same, and it is over before anybody listens."""
+    """The venue fills what it has rejected, and it is over before anybody listens."""
     async with a_place(tmp_path, valkey.url) as place:
         request = a_request(book=place.book, **NARROW)
         async with a_gateway(place) as gateway:
-            place.fault("execution_contradicted")
             await gateway.place_order(request)
-            await gateway.reached(request, S.REJECTED)
+            await gateway.reached(request, S.ACCEPTED)
+            await gateway.desk.executions.record(request, E.REJECTED, reason="as the venue said")
         await place.step_until(lambda: place.positions(request.client_order_id), ms=100)
         await place.step_until(lambda: not place.open_positions(request.client_order_id))
         async with a_gateway(place) as gateway:
