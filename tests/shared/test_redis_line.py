@@ -62,7 +62,7 @@ async def refused_after_s(call: Callable[[], Awaitable[object]]) -> float:
     for _ in range(3):
         began = monotonic_s()
         async with asyncio.timeout(WAIT_S):
-            with pytest.raises(BusUnavailableError, match="^redis: Time"):
+            with pytest.raises(BusUnavailableError, match=r"^redis: Time"):
                 await call()
         times.append(monotonic_s() - began)
     return min(times)
