@@ -357,6 +357,7 @@ def environment(options: DemoOptions) -> dict[str, str]:
         "GATEWAY_VENUE_SPEED": str(options.speed),
         "GATEWAY_RECONNECT_FIRST_S": "0.25",  # the venue is on this machine
         "GATEWAY_RECONNECT_TRIES": "8",
+        "GATEWAY_KEEP_DAYS": "36500",  # the market's days pass fast, and a replay wants them all
         "CT_HOST_TYPE": "sim",
         # the venue's limits hold in real time; in the market's time, which runs faster, we stay below them
         "VENUE_REQUESTS_PER_S": "100000",

@@ -134,6 +134,12 @@ class Bus(Protocol):
     async def append(self, message: Message) -> str:
         """Write a message without holding a lease."""
 
+    async def trim(self, keep_ms: int) -> int:
+        """Take out what is older than its stream's newest entry by more than `keep_ms`; return how many.
+
+        What a service has yet to read stays, however old it is; `streams.keepers` says who is asked.
+        """
+
     async def write_contracts(self, contracts: Mapping[str, Contract]) -> None:
         """Store the venue's terms of every symbol of the book."""
 

@@ -59,6 +59,7 @@ class RedisBus:
         self._commit_script = (folder / "commit.lua").read_text()
         self._commit_sha = hashlib.sha1(self._commit_script.encode(), usedforsecurity=False).hexdigest()
         self._lease_script = client.register_script((folder / "lease.lua").read_text())
+        self._trim_script = client.register_script((folder / "trim.lua").read_text())
 
     @classmethod
     @asynccontextmanager
@@ -358,6 +359,16 @@ class RedisBus:
             return await self._calls.call("EVALSHA", self._commit_sha, *arguments)
         except NoScriptError:  # a server that has started anew: nothing was done
             return await self._calls.call("EVAL", self._commit_script, *arguments)
+
+    async def trim(self, keep_ms: int) -> int:
+        """Take out what is old and read by all who act on it; return how many entries went."""
+        gone = 0
+        for stream in streams.STREAMS:
+            keepers = streams.keepers(stream)
+            keys = [self.key(each.name) for each in (stream, *(read for read, _ in keepers))]
+            with Translated():
+                gone += await self._trim_script(keys=keys, args=[keep_ms, *(group for _, group in keepers)])
+        return gone
 
     async def report_health(self, fields: Mapping[str, str]) -> None:
         """Say how this service is: shown by `tradeguard status` and by health checks."""

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import uvloop
-from structlog.contextvars import bound_contextvars
 
 from shared import streams
 from shared.bus import Bus, BusUnavailableError, Delivery, Output
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
-from shared.log import configure_log, get_logger
+from shared.log import configure_log, correlated, get_logger
 from shared.messages import (
     DeadLettered,
     EventKind,
@@ -35,7 +34,7 @@ from shared.messages import (
 from shared.redis_bus import RedisBus
 from shared.samples import Samples
 from shared.settings import ServiceSettings, exit_with, load
-from shared.streams import Stream
+from shared.streams import Stream, id_parts
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
@@ -332,10 +331,15 @@ class Runtime:
         return has_more_urgent and monotonic_s() - self._looked_s > LOOK_AGAIN_S
 
     async def _handle(self, delivery: Delivery) -> None:
+        if self._held and not _follows(delivery, self._held[-1]):
+            part = self._held[-1]
+            raise UnavailableError(
+                f"what follows {part.stream.name} {part.entry_id} was read by somebody else"
+            )
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
-            with bound_contextvars(correlation_id=str(message.meta.correlation_id)):
+            with correlated(message.meta.correlation_id):
                 outputs = await handler(message) if handler else ()
             self._held.append(delivery)
             if outputs is not None:
@@ -397,6 +401,12 @@ class Runtime:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
+
+
+def _follows(delivery: Delivery, part: Delivery) -> bool:
+    """Whether this is the next part of a whole: they are written together, under consecutive ids."""
+    ms, sequence = id_parts(part.entry_id)
+    return delivery.stream is part.stream and id_parts(delivery.entry_id) == (ms, sequence + 1)
 
 
 async def _run_task(task: Callable[[], Awaitable[None]]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -22,7 +22,7 @@ from shared import messages as m
 from shared.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # there is one of each: they are told apart by what they are
 class Stream:
     """One stream of a book."""
 
@@ -55,6 +55,7 @@ STREAMS = (BARS, ACCOUNT, FEATURES, SIGNALS, ORDERS, EXECUTIONS, EVENTS, COMMAND
 _STREAM_OF = {kind: stream for stream in STREAMS for kind in stream.carries}
 _KINDS = {kind.__name__: kind for kind in _STREAM_OF}
 _META_FIELDS = frozenset(m.Meta.model_fields)
+_MAY_MISS = frozenset({"notifier"})  # a post that cannot be made must not fill the server
 _BOOK = re.compile(r"[a-z0-9-]{1,12}")
 
 
@@ -74,6 +75,16 @@ def stream_of(message: m.Message) -> Stream:
     return _STREAM_OF[type(message)]
 
 
+def keepers(stream: Stream) -> tuple[tuple[Stream, str], ...]:
+    """Return whose reading keeps a stream's entries from being trimmed, as (stream read, group).
+
+    An account entry has no readers of its own: bars, columns and signals name it, and it stays while one of
+    these is unread.
+    """
+    named_by = (BARS, FEATURES, SIGNALS) if stream is ACCOUNT else (stream,)
+    return tuple((read, group) for read in named_by for group in read.readers if group not in _MAY_MISS)
+
+
 def milliseconds(at: datetime) -> int:
     """Return whole milliseconds since the epoch."""
     return round(at.timestamp() * 1000)
@@ -89,6 +100,7 @@ def market_id(at: datetime, sequence: int = 0) -> str:
     return f"{milliseconds(at)}-{sequence}"
 
 
+@lru_cache(maxsize=4096)
 def id_parts(entry_id: str) -> tuple[int, int]:
     """Return (milliseconds, sequence) of an entry id; ids compare as these pairs, not as text."""
     ms, _, sequence = entry_id.partition("-")

@@ -25,8 +25,9 @@ from shared import messages as m
 from shared import streams
 from shared.streams import Stream, id_parts
 from sim.process import copy_context_of_nobody
-from sim.server import Write
+from sim.server import Entry, Write
 from sim.services import BOOK
+from sim.told import ToldBars, prices_of
 from sim.world import GROUPS, World
 from venue.book import SYMBOLS
 from venue.calendar import M5_MS
@@ -75,16 +76,28 @@ class Finding:
 class Auditor:
     """Watches one world, and judges it at its end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, told: ToldBars | None = None) -> None:
+        """Watch from now on.
+
+        Args:
+            world: what is judged.
+            told: of a venue that keeps quotes back: a bar may be what it told last, and no other. Without it
+                every bar has to be the market's.
+        """
         self._world = world
+        self._told = told
         self._found: list[Finding] = []
         self._bare: dict[int, tuple[str, float]] = {}  # position -> label, seconds that somebody could act
         self._is_sampling = False
         self._ours: dict[int, str] = {}  # position -> label
         self._foreign: set[int] = set()
         self._halted_since_s: float | None = None
+        self._given: dict[tuple[int, int], m.Command] = {}  # all commands that ever stood on the streams
         self.orders_sent = 0
+        self.bars_off = 0  # not the market's, but as they were told
+        self.ledger_cents = self.told_cents = 0  # the balance, by the venue's books and by the streams
         world.server.on_commit.append(self._check_write)
+        world.server.on_added[streams.COMMANDS.name] = [self._note_command]
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)
@@ -117,7 +130,7 @@ class Auditor:
         """Count how long a position stands bare while a gateway could do something about it."""
         self._is_sampling = False
         for position_id, (label, able_s) in list(self._bare.items()):
-            able_s = able_s + SAMPLE_S if self._can_act() else 0.0
+            able_s = able_s + SAMPLE_S if self._can_act() and not self._is_closing(position_id) else 0.0
             self._bare[position_id] = (label, able_s)
             if able_s > PROTECTION_S:
                 del self._bare[position_id]
@@ -130,6 +143,11 @@ class Auditor:
         processes = (p for (service, _), p in self._world.processes.items() if service == "gateway")
         ready = any(not (p.is_dead or p.is_stopped or p.trouble()) for p in processes)
         return ready and bool(venue.wires) and self._world.loop.time() > venue.silent_until_s
+
+    def _is_closing(self, position_id: int) -> bool:
+        """Whether the venue has taken its closing, and waits for a quote: there is no more to be done."""
+        orders = self._world.venue.matching.orders.values()
+        return any(order.closing and order.position_id == position_id for order in orders)
 
     def note_halt_file(self, *, is_there: bool) -> None:
         """Learn that the halt file was made or taken away."""
@@ -163,7 +181,8 @@ class Auditor:
         token, ends_s = self._world.server.leases.get(write.service, ("", 0.0))
         if write.token != token or self._world.loop.time() >= ends_s:
             self._find(Rule.LEASE, f"{write.service} wrote with the lease {write.token}; it is {token}'s")
-        holders = sum(bus.holds_lease() for bus in self._world.buses_of(write.service))
+        buses = list(self._world.buses_of(write.service))
+        holders = sum(bus.holds_lease() for bus in buses) if len(buses) > 1 else 0
         if holders > 1 and not self._world.server.times_back:
             self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
         if write.source is not None:
@@ -171,11 +190,15 @@ class Auditor:
             if id_parts(mark) != id_parts(write.inputs[-1]):
                 self._find(Rule.MARK, f"{write.service} on {write.source.name} is at {mark}")
 
+    def _note_command(self, entry: Entry) -> None:
+        """Keep a command: one that Redis loses is written again under another id, what it led to stays."""
+        if isinstance(entry.message, m.CommandGiven):
+            self._given[id_parts(entry.entry_id)] = entry.message.command
+
     def _command_at(self, entry_id: str) -> m.Command | None:
-        """Return the last command up to an entry."""
-        entries = self._world.server.streams[streams.COMMANDS.name].between((0, 0), id_parts(entry_id))
-        given = [entry.message for entry in entries if isinstance(entry.message, m.CommandGiven)]
-        return given[-1].command if given else None
+        """Return the last command up to an entry that was once read."""
+        read = [at for at in self._given if at <= id_parts(entry_id)]
+        return self._given[max(read)] if read else None
 
     def _check_request(self, request: Any) -> None:  # noqa: ANN401
         """Nothing foreign is touched."""
@@ -197,6 +220,7 @@ class Auditor:
         self._judge_slices()
         self._judge_numbers()
         self._judge_account()
+        self._judge_money(books, positions)
         self._judge_control()
         self._judge_marks()
         self._judge_refusals()
@@ -360,8 +384,16 @@ class Auditor:
             return
         for bar in bars:
             true = self._world.store.bar(bar.symbol, close_ms - M5_MS)
-            told = tuple(int(price * 100_000) for price in (bar.open, bar.high, bar.low, bar.close))
-            if true is None or bar.synthetic or told != (true.open, true.high, true.low, true.close):
+            told = prices_of(bar)
+            if (
+                true is not None
+                and not bar.synthetic
+                and told == (true.open, true.high, true.low, true.close)
+            ):
+                continue
+            if self._told is not None and self._told.was_told(bar):
+                self.bars_off += 1
+            else:
                 self._find(Rule.SLICE, f"{bar.symbol}'s bar of {close_ms} is {told}, the market's {true}")
 
     def _judge_numbers(self) -> None:
@@ -386,13 +418,31 @@ class Auditor:
         if told != true:
             self._find(Rule.ACCOUNT, f"positions and their stops {true}, told were {told}")
 
+    def _judge_money(self, books: Mapping[str, Any], positions: Sequence[Mapping[str, Any]]) -> None:
+        """Deposits, told results and what others did make the balance of the ledger, to the cent."""
+        self.ledger_cents = sum(change["delta_cents"] for change in books["balance_changes"])
+        closed = {p["position_id"] for p in positions if p["status"] == PositionStatus.CLOSED}
+        by_deal = {deal["deal_id"]: deal["position_id"] for deal in books["deals"]}
+        others = sum(
+            change["delta_cents"]
+            for change in books["balance_changes"]
+            if by_deal.get(change["deal_id"]) not in closed
+        )
+        ended = [e for _, e in self._read(streams.EXECUTIONS, m.ExecutionReported) if e.kind is K.CLOSED]
+        told = sum((e.pnl or Decimal(0) for e in ended), Decimal(0))
+        self.told_cents = others + int(told * 100)
+        if self.told_cents != self.ledger_cents:
+            text = f"the ledger adds up to {self.ledger_cents} cents, what was told to {self.told_cents}"
+            self._find(Rule.ACCOUNT, text)
+
     def _judge_control(self) -> None:
         """From the next decision on, a stop is obeyed; a flattening ends flat."""
         for _, order in self._read(streams.ORDERS, m.OrderRequested):
             command = self._command_at(order.inputs.get(streams.COMMANDS.name, "0-0"))
             if command is not None and command is not m.Command.RESUME:
                 self._find(Rule.CONTROL, f"{order.client_order_id} was requested after {command}")
-        if self._command_at(f"{2**62}-0") is m.Command.FLATTEN:
+        commands = [command for _, command in self._read(streams.COMMANDS, m.CommandGiven)]
+        if commands and commands[-1].command is m.Command.FLATTEN:
             ours = [p for p in self._world.venue.matching.positions.values() if p.label.startswith(PREFIX)]
             for position in ours:
                 self._find(Rule.CONTROL, f"{position.label} is open after a flattening")
@@ -450,8 +500,13 @@ class Auditor:
 
     def _judge_alerts(self) -> None:
         """Every execution that people are told of was posted, here or there."""
+        for text in self.untold():
+            self._find(Rule.TOLD, text)
+
+    def untold(self) -> Iterator[str]:
+        """Yield the executions that people have yet to be told of."""
         posted = {*self._world.outside.webhook.posted, *self._world.outside.spare.posted}
         for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
             card = card_of(execution, book=BOOK)
             if card is not None and card.message_id not in posted:
-                self._find(Rule.TOLD, f"{execution.client_order_id} {execution.kind}")
+                yield f"{execution.client_order_id} {execution.kind}"

@@ -39,7 +39,8 @@ from venue.records import Execution, RefusedError, Side
 from venue.rules import OrderRequest
 
 ORDERS_MIN = 5
-SLICES_MORE = 30  # played until there were so many orders
+SLICES_IN_PEACE = 2  # at least, and the last of all
+SLICES_MORE = 60  # played until there were so many orders
 MARKETS = 4
 MARKET_SLICES = 480
 WARM_SLICES = 320  # before the first slice of a schedule
@@ -47,7 +48,7 @@ WARM_UP_S = 60.0
 SETTLE_S = 90.0  # how long the mesh may take at the end to bring everything to its end
 LOST_S_MAX = 2.0  # of a server that writes its file every second
 LATE_PROTECTION_MS = 200_000
-COLLECT_EVERY = 5
+COLLECT_EVERY = 25
 _MUTATED = " sim.mutations."  # a deliberate bug stands in no service's code
 MEMORY = Path("/dev/shm")  # noqa: S108 - where it is there, a folder that costs no disk
 
@@ -95,7 +96,7 @@ def setting_of(market: int) -> Setting:
     """Return a market, warmed up by the live services themselves."""
     wanted = dict(_TRADED[market])
     store = sparse_market(market, MARKET_SLICES, frozenset(wanted))
-    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts))
+    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts), fickle=True)
     with _folder() as folder:
         world = World(market, store, WARM_SLICES, bundle, folder)
         world.run(_warm_up)
@@ -130,6 +131,7 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
         findings = [*problem, *chaos.findings]
+    world.forget()
     return Outcome(
         schedule,
         findings,
@@ -159,36 +161,47 @@ class Chaos:
         self._schedule = schedule
         self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
         self._points = crash_points()
+        self._quiet_s = 0.0  # for so long nothing is quoted
         self.auditor = Auditor(world)
         self.passed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.findings: list[Finding] = []
         world.watch = self._watch
+        world.server.remembers = any(fault.kind is FaultKind.REDIS_OLDER for fault in schedule.faults)
 
     async def play(self, world: World) -> None:
         """Play the market with all that goes wrong, then in peace, and have it judged."""
-        for number in range(SLICES_MIN):
+        for number in range(SLICES_MIN - SLICES_IN_PEACE):
             await world.connected()
             self._begin(number)
+            while self._quiet_s > 0:
+                self._quiet_s -= 1.0
+                await world.rest(1.0)
             await world.play_slice()
+        if self.auditor.orders_sent < ORDERS_MIN:
+            self._resume()
         while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
             await world.play_slice()
         self._make_peace()
         until_s = world.loop.time() + SETTLE_S
         while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
+            if not self._is_settled():
+                await world.play_slice()  # what waits for a quote has one
+                continue
+            for _ in range(SLICES_IN_PEACE):
+                await world.play_slice()
             if self._is_settled():
-                await world.play_slice()
-                await world.play_slice()
-                if self._is_settled():
-                    break
+                break
         world.faults_fired += len(world.venue.fired)
         self.findings += self.auditor.judge()
 
     def _begin(self, number: int) -> None:
         """Have the faults of a slice happen when it is time for them."""
         for fault in self._schedule.faults:
-            if fault.slice == number:
+            if fault.slice == number and not fault.after_s:
+                self._happen(fault)
+            elif fault.slice == number:
                 self._world.loop.call_later(
                     fault.after_s, self._happen, fault, context=copy_context_of_nobody()
                 )
@@ -199,11 +212,11 @@ class Chaos:
     # --- crash points -------------------------------------------------------------------------------
 
     def _watch(self, process: Process, point: str) -> Fate | None:
-        self.passed[point] += 1
-        if self.passed[point] == 1 and point not in self._points and _MUTATED not in point:
+        passed = self.passed.get(point)
+        self.passed[point] = passed + 1 if passed else 1
+        if not passed and point not in self._points and _MUTATED not in point:
             self.findings.append(Finding(Rule.POINT, point))
-        armed = self._at_points.get(point)
-        if not armed:
+        if not self._at_points or not (armed := self._at_points.get(point)):
             return None
         left, fault = armed.pop(0)
         if left > 1:
@@ -248,9 +261,7 @@ class Chaos:
         server = self._world.server
         if not server.is_up:
             return
-        server.is_up = False
-        for listener in list(server.on_written):
-            listener("")
+        server.go()
         lost = ""
         if fault.kind is FaultKind.REDIS_OLDER:
             lost = f", {server.go_back(min(fault.seconds, LOST_S_MAX))} changes lost"
@@ -331,6 +342,10 @@ class Chaos:
         self._world.server.add(streams.COMMANDS.name, Entry("*", given))
         self._world.fired(f"{fault.kind} {fault.detail}")
 
+    def _resume(self) -> None:
+        """Let the operator have it trade again, so that there are orders."""
+        self.command(Fault(FaultKind.COMMAND, 0, detail=Command.RESUME))
+
     def halt(self, fault: Fault) -> None:
         """Make the halt file, and take it away again."""
         self._world.outside.halt_file.touch()
@@ -364,6 +379,19 @@ class Chaos:
         webhook.is_up = False
         self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
         self._later(fault.seconds, lambda: setattr(webhook, "is_up", True))
+
+    def quiet_market(self, fault: Fault) -> None:
+        """Let nothing be quoted for a while."""
+        self._quiet_s += fault.seconds
+        self._world.fired(str(fault.kind))
+
+    def subscribe_again(self, fault: Fault) -> None:
+        """Let a gateway subscribe to a symbol's quotes again; it hears none of them meanwhile."""
+        for (service, _), process in sorted(self._world.processes.items()):
+            if service == "gateway" and process.subscribe_again and not process.trouble():
+                self._world.subscribing = process.spawn(process.subscribe_again(fault.detail))
+                self._world.fired(f"{fault.kind} {fault.detail}")
+                return
 
     def by_hand(self, fault: Fault) -> None:
         """Let somebody use the account beside us."""
@@ -407,7 +435,8 @@ class Chaos:
             for entry in self._world.server.streams[streams.ORDERS.name].entries
             if isinstance(entry.message, OrderRequested)
         }
-        return requested <= last.keys() and not set(last.values()) & _OPEN
+        is_closed = requested <= last.keys() and not set(last.values()) & _OPEN
+        return is_closed and not any(self.auditor.untold())
 
 
 _OPEN = {
@@ -448,6 +477,8 @@ _HAPPENINGS: dict[FaultKind, Callable[[Chaos, Fault], None]] = {
     FaultKind.HALT_FILE: Chaos.halt,
     FaultKind.GARBAGE: Chaos.litter,
     FaultKind.WEBHOOK_AWAY: Chaos.mute_webhook,
+    FaultKind.QUIET_MARKET: Chaos.quiet_market,
+    FaultKind.QUIET_SYMBOL: Chaos.subscribe_again,
     FaultKind.BY_HAND: Chaos.by_hand,
 }
 
@@ -483,12 +514,9 @@ def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
 def run_seed(seed: int) -> Outcome:
     """Draw and run the schedule of a seed."""
     gc.disable()  # a schedule leaves little behind; looking for it all the time takes longer
-    try:
-        return run_schedule(draw(seed, MARKETS))
-    finally:
-        gc.enable()
-        if seed % COLLECT_EVERY == 0:
-            gc.collect()
+    if seed % COLLECT_EVERY == 0:
+        gc.collect()
+    return run_schedule(draw(seed, MARKETS))
 
 
 def shrink(schedule: Schedule, still_fails: Callable[[Schedule], bool] | None = None) -> Schedule:

@@ -11,10 +11,12 @@ from enum import StrEnum
 from shared.messages import Command
 from sim.points import SERVICES, crash_points
 from sim.venue import GOODBYES, NEWS, Cut, Trick
+from venue.book import SYMBOLS
 
 SLICES_MIN = 50
 LAST_FAULT_SLICE = SLICES_MIN - 8
 FAULTS_MORE = (2, 6)  # beside the death that a schedule is named after
+QUIET_S = 12.0  # long enough for a heartbeat, and for a reader to wait in vain
 TWINS_CHANCE = 0.3  # that a service has two instances
 
 
@@ -48,6 +50,8 @@ class FaultKind(StrEnum):
     HALT_FILE = "the halt file is there"
     GARBAGE = "somebody writes garbage"
     WEBHOOK_AWAY = "the webhook does not answer"
+    QUIET_MARKET = "the market stands still"
+    QUIET_SYMBOL = "a symbol seems to be silent:"
     BY_HAND = "somebody at the venue's own program"
 
 
@@ -132,6 +136,19 @@ def _garbage(service: str, at: int, rng: random.Random) -> Fault:
     return Fault(FaultKind.GARBAGE, at, rng.uniform(0, 0.4), detail=stream)
 
 
+def _older(service: str, at: int, rng: random.Random) -> Fault:
+    """Return a loss of what happened just before."""
+    return Fault(FaultKind.REDIS_OLDER, at, rng.uniform(0.4, 0.8), seconds=rng.uniform(0.8, 2.0))
+
+
+def _quiet_symbol(service: str, at: int, rng: random.Random) -> Fault:
+    return Fault(FaultKind.QUIET_SYMBOL, at, detail=rng.choice(SYMBOLS))
+
+
+def _quiet_market(service: str, at: int, rng: random.Random) -> Fault:
+    return Fault(FaultKind.QUIET_MARKET, at, seconds=QUIET_S)
+
+
 _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = (
     (r"_bury", _garbage),
     (r"release_lease", _fault(FaultKind.STOP)),
@@ -149,11 +166,15 @@ _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = 
     (r"SymbolChanged|Changes\._publish", _fault(FaultKind.NEWS, "symbol")),
     (r"TraderUpdated", _fault(FaultKind.NEWS, "trader")),
     (r"TrailingSL", _fault(FaultKind.NEWS, "trailing")),
-    (r"ClosePosition", _fault(FaultKind.COMMAND, Command.FLATTEN)),
+    (r"UnsubscribeSpots", _quiet_symbol),
+    (r"ClosePosition|on_command", _fault(FaultKind.COMMAND, Command.FLATTEN)),
     (r"DealList|OrderList", _fault(FaultKind.CUT_ORDER, Cut.AFTER)),
-    (r"Heartbeat", _fault(FaultKind.VENUE_AWAY)),
+    (r"Heartbeat|has_pending", _quiet_market),
     (r"Auth|AssetList|Symbol|Trendbars|Subscribe|place\.dial|_one_session", _fault(FaultKind.DISCONNECT)),
     (r"_take_lease|_recover|Outbox\.start|wire|AccountKeeper\.open", _fault(FaultKind.DIE)),
+    (r"_tell |_contracts|main\.build|Changes\.publish|Reconcile|Trader(Req|Res)", _fault(FaultKind.DIE)),
+    (r"_restore_command", _fault(FaultKind.COMMAND, Command.PAUSE)),
+    (r"_restore_|_write_again", _older),
     (r"_handle_pending|_drain", _fault(FaultKind.PAUSE)),
 )
 
@@ -170,6 +191,10 @@ def _any(rng: random.Random) -> Fault:
             service = point.partition(" ")[0]
         case FaultKind.GARBAGE:
             return _garbage(service, at, rng)
+        case FaultKind.QUIET_SYMBOL:
+            return _quiet_symbol(service, at, rng)
+        case FaultKind.QUIET_MARKET:
+            return _quiet_market(service, at, rng)
         case FaultKind.GOODBYE:
             detail = rng.choice(GOODBYES)
         case FaultKind.NEWS:
@@ -210,4 +235,6 @@ _WEIGHTS = dict.fromkeys(FaultKind, 2) | {
     FaultKind.GARBAGE: 1,
     FaultKind.GRANT_VOID: 1,
     FaultKind.NEWS: 1,
+    FaultKind.QUIET_MARKET: 1,
+    FaultKind.QUIET_SYMBOL: 1,
 }

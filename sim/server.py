@@ -7,6 +7,7 @@ end of its append-only file.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,14 +109,26 @@ class MemoryServer:
         self.health: dict[str, dict[str, str]] = {}
         self.is_up = True
         self.on_commit: list[Callable[[Write], None]] = []  # told every call of the script that has written
-        self.on_written: list[Callable[[str], None]] = []  # told the name of a stream that has grown
+        self.on_added: dict[str, list[Callable[[Entry], None]]] = {}  # by stream: told what it gets
+        # by stream, who waits for it to grow; answered with False where it does not
+        self.waiters: dict[str, dict[asyncio.Future[bool], None]] = {name: {} for name in self.streams}
         self.owners = count(1)  # of leases: every door that was ever opened is another one
         self.times_back = 0  # how often it has become older
+        self.remembers = True  # whether it may become older
         self._undo: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def go(self) -> None:
+        """Be away: who waits for a stream is told."""
+        self.is_up = False
+        for waiters in self.waiters.values():
+            for waiter in waiters:
+                answer_waiter(waiter, True)
 
     # --- the past -------------------------------------------------------------------------------
 
     def _did(self, undo: Callable[[], None]) -> None:
+        if not self.remembers:
+            return
         now_s = self._monotonic_s()
         self._undo.append((now_s, undo))
         while self._undo[0][0] < now_s - REMEMBERED_S:
@@ -231,8 +244,10 @@ class MemoryServer:
             entries.last = before
 
         self._did(undo)
-        for listener in self.on_written:
-            listener(stream)
+        for listener in self.on_added.get(stream, ()):
+            listener(entry)
+        for waiter in self.waiters[stream]:
+            answer_waiter(waiter, True)
         return entry.entry_id
 
     def commit(self, write: Write) -> list[str]:
@@ -303,10 +318,46 @@ class MemoryServer:
         gone = {at: pending.pop(at) for at in map(id_parts, inputs) if at in pending}
         self._did(lambda: pending.update(gone))
 
+    def trim(self, stream: Stream, keep_ms: int) -> int:
+        """Take old entries out of a stream as `trim.lua` does; return how many."""
+        entries = self.streams[stream.name]
+        if not entries.ids:
+            return 0
+        kept_ms = entries.ids[-1][0] - keep_ms
+        for read, group in streams.keepers(stream):
+            kept_ms = min(kept_ms, self._needed_ms(read, group))
+        at = bisect_left(entries.ids, (kept_ms, 0))
+        if at:
+            self._cut(entries, at)
+        return at
+
+    def _needed_ms(self, stream: Stream, service: str) -> int:
+        """Return from when on a service needs a stream's entries; 0: all of them."""
+        group = self.streams[stream.name].groups.get(service)
+        if group is None:
+            return 0
+        return (min(group.pending) if group.pending else group.delivered)[0]
+
+    def _cut(self, entries: EntryList, at: int) -> None:
+        """Take out the first entries, so that they can come back."""
+        ids, gone = entries.ids[:at], entries.entries[:at]
+        del entries.ids[:at], entries.entries[:at]
+
+        def undo() -> None:
+            entries.ids[:0] = ids
+            entries.entries[:0] = gone
+
+        self._did(undo)
+
     def store_contracts(self, contracts: Mapping[str, Contract]) -> None:
         """Store the venue's terms."""
         for symbol, contract in contracts.items():
             self._put(self.contracts, symbol, contract)  # type: ignore[arg-type]
+
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self.streams.clear()
+        self._undo.clear()
 
     def copy(self, now_ms: Callable[[], int], monotonic_s: Callable[[], float]) -> MemoryServer:
         """Return a server with the same content on another clock, and nobody at its leases."""
@@ -319,3 +370,9 @@ class MemoryServer:
         other.marks = {service: dict(marks) for service, marks in self.marks.items()}
         other.states, other.contracts = dict(self.states), dict(self.contracts)
         return other
+
+
+def answer_waiter(waiter: asyncio.Future[bool], has_grown: bool) -> None:
+    """Tell one that waits for a stream to grow, unless it was told already."""
+    if not waiter.done():
+        waiter.set_result(has_grown)

@@ -48,6 +48,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "tokens",
         "watchdog",
         "transport",
+        "trimming",
         "websocket",
     ),
     "shared": ("redis_bus", "redis_line", "clock", "log", "runtime", "settings"),

@@ -390,6 +390,9 @@ def depth_event(account_id: int, symbol_id: int, change: Change) -> Message:
     )
 
 
+_PERIODS = {period: model.ProtoOATrendbarPeriod.Value(period) for period in Period}
+
+
 def spot_event(
     account_id: int,
     symbol_id: int,
@@ -402,9 +405,7 @@ def spot_event(
     event = messages.ProtoOASpotEvent(ctidTraderAccountId=account_id, symbolId=symbol_id)
     if spot.bid_moved:
         event.bid = spot.bid
-        event.trendbar.extend(
-            trendbar(bar, period=model.ProtoOATrendbarPeriod.Value(period)) for period, bar in bars.items()
-        )
+        event.trendbar.extend(trendbar(bar, period=_PERIODS[period]) for period, bar in bars.items())
     if spot.ask_moved:
         event.ask = spot.ask
     if with_stamp:

@@ -19,6 +19,7 @@ from shared.messages import ExecutionKind, OrderRequested, Severity
 
 log = get_logger("gateway.answers")
 
+TAKEN_BACK = "REJECTED_AFTER_ACCEPTED"
 ANSWER_LOOKS = 10  # at an accepted order that is not filled
 
 
@@ -46,6 +47,9 @@ class Answers:
         event = self._line.session.event(message) if self._line.session else None
         if event is None or not self._account.is_open:
             return
+        if event.is_unclear:
+            log.warning("order.unclear", order=event.client_order_id, position=event.position_id)
+            self._line.ask_books()
         is_new = event.position is not None and self._account.position(event.position.position_id) is None
         self._account.follow(event)
         if event.client_order_id is None:
@@ -77,9 +81,11 @@ class Answers:
             if record.status is Status.PROTECTED and position and not position.stop_loss_price:
                 self._protection.start(record)  # somebody has taken the stop away
             return
+        # taken back by the venue itself: until its books say which word holds, the symbol stays locked
+        is_taken_back = event.kind is ExecutionKind.REJECTED and record.status is Status.ACCEPTED
         await self._executions.record(
             record.request,
-            event.kind,
+            ExecutionKind.UNKNOWN if is_taken_back else event.kind,
             order_id=event.order_id,
             position_id=event.position_id,
             price=position.entry_price if position else event.price,
@@ -88,11 +94,12 @@ class Answers:
             take_profit_price=position.take_profit_price if position else None,
             pnl=event.pnl,
             balance=event.balance,
-            reason=event.reason,
+            reason=f"{TAKEN_BACK}: {event.reason}" if is_taken_back else event.reason,
             at_ms=event.time_ms,
         )
-        if event.kind is ExecutionKind.REJECTED and record.status is Status.ACCEPTED:
-            self._line.ask_books()  # it was on its way: see that nothing came of it
+        if is_taken_back:
+            self._line.sent_here.discard(record.request.client_order_id)
+            self._line.ask_books()
 
     async def on_refusal(self, received: Received) -> None:
         """Take an error that answers an order, an amendment or a closing."""
@@ -122,12 +129,18 @@ class Answers:
         self._background.spawn(partial(self._wait_for_answer, request, session))
 
     async def _wait_for_answer(self, request: OrderRequested, session: Session) -> None:
-        """Without an answer an order is unknown; one that is only accepted is not filled."""
-        for _ in range(ANSWER_LOOKS):
-            await self._timing.sleep_venue(self._answer_s)
+        """Without an answer an order is unknown; one that is only accepted is not filled.
+
+        An accepted one is looked up after half of the time already: it is filled by then, or its fill was
+        not told, and then nobody watches its stop.
+        """
+        for look in range(ANSWER_LOOKS):
+            await self._timing.sleep_venue(self._answer_s if look > 1 else self._answer_s / 2)
             record = self._journal.order(request.client_order_id)
             if record is None or session.link.ended.is_set():
                 return
+            if record.status is Status.SENT and not look:
+                continue
             if record.status is Status.SENT:
                 await self._executions.record(request, ExecutionKind.UNKNOWN, reason="NO_ANSWER")
                 session.link.abort(f"no answer to {request.client_order_id}")

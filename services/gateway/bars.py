@@ -63,6 +63,29 @@ class SliceAssembler:
             self._find_oldest()
         return True
 
+    def continues(self, bar: Bar[int], at_ms: int) -> bool:
+        """Whether a quote of `at_ms` can be in the bar that it came with.
+
+        One that was over by then can only be the forming one, a little further on; else it bears the name of
+        the bar before the quote's own.
+        """
+        if at_ms < bar.open_time_ms + BAR_MS:
+            return True
+        forming = self._forming.get(bar.symbol)
+        if forming is None or (forming.open_time_ms, forming.open) != (bar.open_time_ms, bar.open):
+            return False
+        return bar.low <= forming.low and forming.high <= bar.high and forming.volume <= bar.volume
+
+    def follow(self, symbol: str, bid: int, at_ms: int) -> None:
+        """Take a bid that came without its bar: it moves the bar, until the venue tells it whole."""
+        open_ms = at_ms - at_ms % BAR_MS
+        forming = self._forming.get(symbol)
+        if forming is None or forming.open_time_ms < open_ms:
+            self.update(Bar(symbol, open_ms, bid, bid, bid, bid, 1))
+        elif forming.open_time_ms == open_ms:
+            high, low = max(bid, forming.high), min(bid, forming.low)
+            self.update(replace(forming, high=high, low=low, close=bid, volume=forming.volume + 1))
+
     def count_ask(self, symbol: str, at_ms: int) -> None:
         """Count a quote that moved the ask alone: the venue shows it in the volume with the next bid."""
         forming = self._forming.get(symbol)

@@ -12,7 +12,8 @@ from services.gateway.context import Context
 from services.gateway.outbox import PUBLISH_RETRY_S
 from services.gateway.protocol import oa
 from services.gateway.refusals import VenueError
-from services.gateway.translate import money, rounded
+from services.gateway.terms import UnclearError, money
+from services.gateway.translate import rounded
 from shared.bus import BusUnavailableError
 from shared.contracts import Contract
 from shared.errors import InputError
@@ -42,6 +43,13 @@ class Changes:
 
     def take(self, message: Any) -> None:  # noqa: ANN401 - generated class
         """Take a message that answers nothing; one that is about none of this is passed over."""
+        try:
+            self._take(message)
+        except UnclearError as error:
+            log.warning("venue.unclear", error=str(error))
+            self._line.ask_books()  # they have the balance and the positions too
+
+    def _take(self, message: Any) -> None:  # noqa: ANN401
         session = self._line.session
         match message:
             case oa.ProtoOASymbolChangedEvent():
@@ -49,8 +57,7 @@ class Changes:
             case oa.ProtoOATraderUpdatedEvent() if session is not None:
                 self._account.take_trader(session.trader_of(message.trader))
             case oa.ProtoOAMarginChangedEvent():
-                margin = money(message.usedMargin, message.moneyDigits)
-                self._change_position(message.positionId, used_margin=margin)
+                self._change_position(message.positionId, used_margin=money(message.usedMargin, message))
             case oa.ProtoOATrailingSLChangedEvent():
                 self._move_stop(message)
             case oa.ProtoOAMarginCallTriggerEvent():

@@ -9,6 +9,7 @@ from services.gateway.bars import BAR_MS, Slice, SliceAssembler
 from services.gateway.context import Context
 from services.gateway.history_check import HistoryCheck
 from services.gateway.outbox import Outbox
+from services.gateway.schedule import why_closed
 from services.gateway.session import Session
 from services.gateway.slices import Bar, fill_slice
 from services.gateway.translate import close_ms, live_bar, price_of
@@ -27,6 +28,8 @@ LIVE_MS = 20_000  # a slice that is given out later than this after its close is
 CHUNK_SLICES = 50  # slices of a history in one write
 TIMER_STEP_S = 0.05
 HISTORY_MAX = 5000  # bars that are caught up on
+HISTORY_LOOKS = 4  # at a history that lacks the bar that has just closed
+HISTORY_AGAIN_S = 1.0
 HISTORY_SPARE = 100  # bars asked for beyond the warm-up: symbols miss different ones
 
 
@@ -56,6 +59,7 @@ class Feed:
         self._spare = history_spare
         self._last_open_ms = 0
         self._late: set[tuple[str, int]] = set()
+        self._newest_ms: dict[str, int] = {}  # stamps of the symbols' last quotes
         self._held: list[Any] = []  # quotes of after the close of a slice that is not given out yet
         self._names: dict[int, str] = {}
         self._contracts: dict[str, Contract] = {}
@@ -84,7 +88,7 @@ class Feed:
         needed = self._warmup
         if self._last_open_ms:  # what was written before is remembered by who reads it
             needed = min((now_ms - self._last_open_ms) // BAR_MS, HISTORY_MAX)
-        bars = {s: await session.history(s, needed + self._spare, now_ms) for s in self._contracts}
+        bars = await self._history(session, needed + self._spare, now_ms)
         forming = {s: past[-1] for s, past in bars.items() if past and close_ms(past[-1]) > now_ms}
         slices = _slices({s: [b for b in past if close_ms(b) <= now_ms] for s, past in bars.items()})
         if len(slices) < max(1, min(needed, self._warmup)):
@@ -95,6 +99,24 @@ class Feed:
             self._write(new[at : at + CHUNK_SLICES], live=False)
         self._assembler.start_after(slices[-1], forming)
         log.info("feed.backfilled", slices=len(new), last=str(streams.from_milliseconds(slices[-1].close_ms)))
+
+    async def _history(self, session: Session, count: int, now_ms: int) -> dict[str, list[Bar[int]]]:
+        """Return every symbol's bars; asked again while one lacks the bar that has just closed.
+
+        It may come a second late: taken as it is, the bar would be made up, or its slice skipped.
+        """
+        closed_ms = now_ms - now_ms % BAR_MS - BAR_MS
+        past: dict[str, list[Bar[int]]] = {symbol: [] for symbol in self._contracts}
+        missing = list(self._contracts)
+        for look in range(HISTORY_LOOKS):
+            if look:
+                await self._timing.sleep(HISTORY_AGAIN_S)
+            for symbol in missing:
+                past[symbol] = await session.history(symbol, count, now_ms)
+            missing = [s for s in missing if _lacks(past[s], closed_ms, self._contracts[s])]
+            if not missing:
+                break
+        return past
 
     # --- live -----------------------------------------------------------------------------------
 
@@ -124,11 +146,7 @@ class Feed:
         symbol = self._names.get(spot.symbolId)
         if symbol:
             self.watchdog.heard(symbol, spot.timestamp)
-        bar = live_bar(symbol, spot) if symbol else None
-        if bar is None and symbol:
-            self._assembler.count_ask(symbol, spot.timestamp)
-        elif bar is not None and not self._assembler.update(bar):
-            self._report_late(bar)
+            self._move_bar(symbol, spot)
         close_ms = self._assembler.unfinished_ms(self._timing.now_ms())
         if close_ms is not None and spot.timestamp >= close_ms:
             self._held.append(spot)
@@ -136,6 +154,19 @@ class Feed:
         else:
             await self.close_due()
             self._take_quote(spot)
+
+    def _move_bar(self, symbol: str, spot: Any) -> None:  # noqa: ANN401
+        """Have the forming bar follow a quote: by the bar that came with it, else by its bid, once."""
+        is_news = spot.timestamp > self._newest_ms.get(symbol, 0)
+        self._newest_ms[symbol] = max(spot.timestamp, self._newest_ms.get(symbol, 0))
+        bar = live_bar(symbol, spot)
+        if bar is not None and self._assembler.continues(bar, spot.timestamp):
+            if not self._assembler.update(bar):
+                self._report_late(bar)
+        elif is_news and spot.HasField("bid"):
+            self._assembler.follow(symbol, spot.bid, spot.timestamp)
+        elif bar is None:
+            self._assembler.count_ask(symbol, spot.timestamp)
 
     async def keep_time(self) -> None:
         """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
@@ -184,6 +215,13 @@ class Feed:
             self._alarms.tell_soon(
                 f"{bar.symbol}: a quote of the bar of {at:%H:%M} came after its slice", Severity.WARNING
             )
+
+
+def _lacks(past: Sequence[Bar[int]], open_ms: int, contract: Contract) -> bool:
+    """Whether a history ends before a bar in which the symbol could be traded."""
+    if past and past[-1].open_time_ms >= open_ms:
+        return False
+    return why_closed(contract, streams.from_milliseconds(open_ms)) is None
 
 
 def _slice_meta(book: str, one: Slice) -> Meta:

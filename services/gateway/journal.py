@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from shared.messages import ExecutionReported, OrderRequested
 
 FREE_S = 5.0
 FREE_POLL_S = 0.05
+REQUESTS_KEPT = 64  # that need not be read from their JSON again
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
@@ -187,13 +189,19 @@ class Journal:
         marks = ", ".join("?" * len(statuses))
         return self._orders(f"WHERE status IN ({marks}) ORDER BY rowid", statuses)
 
-    def _orders(self, where: str, values: tuple[str, ...]) -> list[OrderRecord]:
+    def orders_sent_since(self, since_ms: int, *statuses: Status) -> list[OrderRecord]:
+        """Return the orders in any of these statuses that were sent since a venue time, oldest first."""
+        marks = ", ".join("?" * len(statuses))
+        where = f"WHERE status IN ({marks}) AND sent_ms >= ? ORDER BY rowid"
+        return self._orders(where, (*statuses, since_ms))
+
+    def _orders(self, where: str, values: tuple[str | int, ...]) -> list[OrderRecord]:
         rows = self._reads.execute(
             "SELECT request, status, position_id, sent_ms FROM orders " + where,  # noqa: S608
             values,
         )
         return [
-            OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
+            OrderRecord(_request_of(request), Status(status), position_id, sent_ms)
             for request, status, position_id, sent_ms in rows
         ]
 
@@ -204,7 +212,7 @@ class Journal:
             " (SELECT client_order_id FROM events WHERE number <= ?) ORDER BY rowid",
             (number,),
         )
-        return [OrderRequested.model_validate_json(request) for (request,) in rows]
+        return [_request_of(request) for (request,) in rows]
 
     def last_number(self) -> int:
         """Return the number of the newest event; 0 before the first."""
@@ -226,6 +234,12 @@ class Journal:
         """Return a plain fact by name."""
         row = self._reads.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
+
+
+@lru_cache(maxsize=REQUESTS_KEPT)
+def _request_of(text: str) -> OrderRequested:
+    """Return a request as it was journalled; that of an order under way is asked for at every event."""
+    return OrderRequested.model_validate_json(text)
 
 
 def _locked(path: Path) -> IO[str]:

@@ -22,6 +22,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.timing import Timing
 from services.gateway.tokens import Tokens
 from services.gateway.transport import Address, Place
+from services.gateway.trimming import Trimming
 from shared import streams
 from shared.bus import Bus
 from shared.clock import Clock, SystemClock
@@ -146,6 +147,7 @@ def wire(
             desk.outbox.run,
             desk.recovery.run,
             reconcile,
+            Trimming(bus, timing, settings.keep_days).run,
         ),
         trouble=lambda: connection.trouble or feed.watchdog.trouble(),
     )

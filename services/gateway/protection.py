@@ -28,6 +28,7 @@ class _Watch:
     """What is known of the stop of one order's position."""
 
     stands: bool = False  # it stands, or nothing needs one any more
+    is_repairing: bool = False
     error: VenueError | None = None  # the venue's answer to the amendment that was sent last
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,12 +59,21 @@ class Protection:
             watch.stands = True
             watch.news.set()
 
-    def start(self, record: OrderRecord) -> None:
-        """Watch an order's position, one task an order, until its stop stands or it is being closed."""
+    def start(self, record: OrderRecord, bare_s: float = 0.0) -> None:
+        """Watch an order's position, one task an order, until its stop stands or it is being closed.
+
+        Args:
+            record: the order.
+            bare_s: how old the position is, in the venue's seconds, where its books say that it has no stop:
+                one that was found late is not given all of its time once more.
+        """
         label = record.request.client_order_id
         if label not in self._watched:
             self._watched[label] = _Watch()
             self._background.spawn(partial(self._protect, record.request))
+        watch = self._watched[label]
+        if bare_s >= self._protection_s / 2 and not watch.is_repairing:
+            watch.news.set()
 
     def refused(self, client_order_id: str, error: VenueError) -> None:
         """Take the venue's answer that it does not set the levels."""
@@ -87,6 +97,7 @@ class Protection:
             if position is None or position.stop_loss_price is not None:
                 self._line.ask_books()  # it stands or is gone: what says so is on its way
                 return
+            watch.is_repairing = True
             await self._executions.record(request, ExecutionKind.REPAIRING, reason="NO_STOP_IN_TIME")
             self._alarms.tell_soon(f"{order}: no stop at the venue in time, setting it", Severity.ERROR)
             if await self._repair(request, watch):

@@ -12,7 +12,7 @@ from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
 from services.gateway.journal import OrderRecord
-from services.gateway.orders import Status
+from services.gateway.orders import NEVER_THERE, Status
 from services.gateway.protection import Protection
 from services.gateway.refusals import VenueError
 from services.gateway.session import Session
@@ -27,6 +27,7 @@ log = get_logger("gateway.reconcile")
 
 SNAPSHOT_TRIES = 3  # at the open positions, while events come in between
 BARE_UNKNOWN_S = 2.0  # then a position with our label, without a stop and without an order is closed
+DOUBT_MS = 3_600_000  # so long an order that the venue rejected is looked up once in its books, of venue time
 LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
 
 
@@ -56,6 +57,7 @@ class Reconcile:
         self._alarms = context.alarms
         self._lock = asyncio.Lock()
         self._absent_since_s: dict[str, float] = {}
+        self._over: set[str] = set()  # rejected orders of which the books know nothing else
         self._told: set[int] = set()  # open positions that are not the journal's, and were told
 
     async def run(self, every_s: float) -> None:
@@ -91,6 +93,7 @@ class Reconcile:
                 for r in self._journal.orders(*orders.UNRESOLVED)
                 if r.request.client_order_id not in {*ours, *self._line.sent_here}
             ]
+            unresolved += self._doubtful(ours)
             self._told &= account.positions.keys()
             self._tell_foreign(open_now)
             self._close_doubles(open_now, ours)
@@ -99,6 +102,16 @@ class Reconcile:
             if gone or unresolved:
                 await self._look_up(session, gone, unresolved)
             self._account.take_trader(await session.read_trader())
+
+    def _doubtful(self, ours: Mapping[str, Position]) -> list[OrderRecord]:
+        """Return orders that were rejected of late, each until the books have confirmed it.
+
+        A venue may contradict itself: what it fills all the same is a fact, and may be over unheard.
+        """
+        since_ms = self._timing.now_ms() - DOUBT_MS
+        late = {r.request.client_order_id: r for r in self._journal.orders_sent_since(since_ms, *NEVER_THERE)}
+        self._over &= late.keys()
+        return [record for label, record in late.items() if label not in self._over and label not in ours]
 
     async def _open_now(self, session: Session) -> list[Position]:
         """Return the open positions; asked again if an event came in between, which may be the newer."""
@@ -130,6 +143,10 @@ class Reconcile:
         found = {order.client_order_id: order for order in listed}
         for record in unresolved:
             order = found.get(record.request.client_order_id)
+            if record.status in NEVER_THERE and (order is None or not order.is_filled):
+                if order is None or not order.is_open:
+                    self._over.add(record.request.client_order_id)
+                continue
             if order is None:
                 await self._resolve_absent(record)
                 continue
@@ -155,7 +172,7 @@ class Reconcile:
         if record is None:
             self._adopt_unknown(label, position)
             return
-        if record.status in (*orders.UNRESOLVED, *orders.NEVER_THERE):
+        if record.status in (*orders.UNRESOLVED, *NEVER_THERE):
             self._absent_since_s.pop(label, None)
             await self._executions.record(
                 record.request,
@@ -205,7 +222,8 @@ class Reconcile:
         if record.status not in (Status.FILLED, Status.PROTECTED):
             return
         if position.stop_loss_price is None:
-            self._protection.start(record)
+            bare_s = (self._timing.now_ms() - streams.milliseconds(position.entry_time)) / 1000
+            self._protection.start(record, bare_s)
         elif record.status is Status.FILLED:
             await self._executions.record(
                 record.request,

@@ -49,6 +49,8 @@ class GatewaySettings(ServiceSettings):
     order_answer_s: float = Field(default=2.0, gt=0, le=30)  # no answer to an order: its outcome is unknown
     reconcile_s: float = Field(default=30.0, gt=0, le=3600)  # how often the venue's books are compared
     absent_after_s: float = Field(default=10.0, ge=10)  # twice not found, this long apart: never arrived
+    # of each stream, before its newest entry and in its own time; what is unread stays longer
+    keep_days: int = Field(default=30, ge=2, le=36_500)
     reconnect_first_s: float = Field(default=5.0, gt=0, le=60)  # doubles with every try
     reconnect_tries: int = Field(default=5, ge=1, le=100)
 

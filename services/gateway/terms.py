@@ -13,7 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from pydantic import ValidationError
 
 from shared.contracts import CommissionKind, Contract, Holiday, Interval, TradingMode
-from shared.errors import InputError
+from shared.errors import InputError, UnavailableError
 
 CENTS_PER_UNIT = 100
 MAX_VOLUME_CENTS = 10**12  # where the venue names no maximum
@@ -32,6 +32,10 @@ _ACCESS_RIGHTS = {1: "CLOSE_ONLY", 2: "NO_TRADING", 3: "NO_LOGIN"}
 _EPOCH = date(1970, 1, 1)
 
 
+class UnclearError(UnavailableError):
+    """A message lacks what its meaning hangs on: nothing is guessed, the venue is asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trader:
     """The account's own terms, and its balance."""
@@ -48,7 +52,18 @@ def units_of(cents: int) -> Decimal:
     return Decimal(cents) / CENTS_PER_UNIT
 
 
-def is_newer(message: Any, field: str) -> bool:  # noqa: ANN401 - generated classes have no types
+def money(amount: int, message: Any) -> Decimal:  # noqa: ANN401 - generated classes have no types
+    """Return an amount by the money digits of its own message.
+
+    Raises:
+        UnclearError: the message does not say them; a hundred times too much is no small mistake.
+    """
+    if amount and not message.HasField("moneyDigits"):
+        raise UnclearError(f"{message.DESCRIPTOR.name} does not say its money digits")
+    return Decimal(amount).scaleb(-message.moneyDigits)
+
+
+def is_newer(message: Any, field: str) -> bool:  # noqa: ANN401
     """Whether an enum field holds a value that our definitions do not have: it reads as absent."""
     number = message.DESCRIPTOR.fields_by_name[field].number
     unknown: Any = UnknownFieldSet(message)  # its types do not say that it is a sequence
@@ -56,9 +71,13 @@ def is_newer(message: Any, field: str) -> bool:  # noqa: ANN401 - generated clas
 
 
 def trader_of(trader: Any, assets: Mapping[int, str]) -> Trader:  # noqa: ANN401
-    """Return the account as the venue describes it."""
+    """Return the account as the venue describes it.
+
+    Raises:
+        UnclearError: it does not say in which digits its balance is.
+    """
     return Trader(
-        balance=Decimal(trader.balance).scaleb(-trader.moneyDigits),
+        balance=money(trader.balance, trader),
         balance_version=trader.balanceVersion,
         currency=assets[trader.depositAssetId],
         leverage=Decimal(trader.leverageInCents) / 100,

@@ -15,7 +15,7 @@ from typing import Any
 from services.gateway.bars import BAR_MS
 from services.gateway.orders import close_reason, our_label
 from services.gateway.slices import Bar
-from services.gateway.terms import units_of
+from services.gateway.terms import UnclearError, money, units_of
 from shared.account import Position
 from shared.contracts import Contract
 from shared.messages import Direction, ExecutionKind
@@ -60,6 +60,7 @@ class VenueEvent:
     balance: Decimal | None = None
     balance_version: int = 0  # the larger, the newer; 0: the venue does not count
     reason: str = ""
+    is_unclear: bool = False  # it lacks something, or has something newer than we know: the books say more
 
 
 @lru_cache(maxsize=PRICES_KEPT)
@@ -71,11 +72,6 @@ def price_of(points: int, digits: int) -> Decimal:
 def rounded(price: float, digits: int) -> Decimal:
     """Return a price that came as a double, on the symbol's digits."""
     return Decimal(repr(price)).quantize(Decimal(1).scaleb(-digits))
-
-
-def money(amount: int, digits: int) -> Decimal:
-    """Return an amount by its message's money digits."""
-    return Decimal(amount).scaleb(-digits)
 
 
 def history_bar(symbol: str, trendbar: Any) -> Bar[int]:  # noqa: ANN401
@@ -110,7 +106,13 @@ def live_bar(symbol: str, spot: Any) -> Bar[int] | None:  # noqa: ANN401
 
 
 def position_of(position: Any, contracts: Mapping[int, Contract], book: str) -> Position:  # noqa: ANN401
-    """Return an open position in our words."""
+    """Return an open position in our words.
+
+    Raises:
+        UnclearError: its price or its amounts cannot be read.
+    """
+    if not position.HasField("price"):
+        raise UnclearError(f"position {position.positionId} does not say its price")
     trade = position.tradeData
     contract = contracts.get(trade.symbolId)
     digits = contract.digits if contract else 5
@@ -123,16 +125,26 @@ def position_of(position: Any, contracts: Mapping[int, Contract], book: str) -> 
         entry_time=from_milliseconds(trade.openTimestamp),
         stop_loss_price=rounded(position.stopLoss, digits) if position.HasField("stopLoss") else None,
         take_profit_price=rounded(position.takeProfit, digits) if position.HasField("takeProfit") else None,
-        used_margin=money(position.usedMargin, position.moneyDigits),
-        costs=money(position.swap + position.commission, position.moneyDigits),
+        used_margin=money(position.usedMargin, position),
+        costs=money(position.swap + position.commission, position),
         client_order_id=our_label(book, trade.label),
     )
 
 
 def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent | None:  # noqa: ANN401
-    """Return what an execution event says, or None when it is about neither order, position nor money."""
-    if not event.HasField("order"):
-        return _without_order(event, contracts, book)
+    """Return what an execution event says, or None when it is about neither order, position nor money.
+
+    One whose amounts cannot be read says nothing but that: what happened stands in the venue's books.
+    """
+    try:
+        if not event.HasField("order"):
+            return _without_order(event, contracts, book)
+        return _with_order(event, contracts, book)
+    except UnclearError:
+        return VenueEvent(kind=None, client_order_id=None, symbol="", time_ms=0, is_unclear=True)
+
+
+def _with_order(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent:  # noqa: ANN401
     order, trade = event.order, event.order.tradeData
     contract = contracts.get(trade.symbolId)
     digits = contract.digits if contract else 5
@@ -146,25 +158,35 @@ def event_of(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueE
     detail = deal.closePositionDetail if deal is not None and deal.HasField("closePositionDetail") else None
     price = rounded(deal.executionPrice, digits) if deal is not None and deal.executionPrice else None
     reason = event.errorCode or _TYPE_NAMES.get(event.executionType, "")
-    if kind is ExecutionKind.CLOSED and price is not None:
+    is_gone, pnl = kind is ExecutionKind.CLOSED, _net_pnl(detail)
+    if is_gone and price is not None:
         reason = _why_closed(order, price, digits)
+    lacks_position = kind is ExecutionKind.FILLED and not is_open
+    is_half = (is_gone and pnl is None) or (lacks_position and price is None)
     return VenueEvent(
-        kind=kind,
+        kind=None if is_half else kind,  # an end without its result, a fill without its price
         client_order_id=ours,
         symbol=contract.symbol if contract else f"#{trade.symbolId}",
         time_ms=deal.executionTimestamp if deal is not None else order.utcLastUpdateTimestamp,
         order_id=order.orderId,
         position_id=position.positionId if position else (order.positionId or None),
         position=position_of(position, contracts, book) if is_open else None,
-        position_gone=kind is ExecutionKind.CLOSED,
+        position_gone=is_gone,
         position_ms=_changed_ms(event),
         price=price,
         volume_units=units_of(deal.filledVolume) if deal is not None else None,
-        pnl=_net_pnl(detail),
-        balance=money(detail.balance, detail.moneyDigits) if detail is not None else None,
+        pnl=pnl,
+        balance=money(detail.balance, detail) if detail is not None else None,
         balance_version=detail.balanceVersion if detail is not None else 0,
         reason=reason,
+        is_unclear=is_half or lacks_position or _is_newer_than_we_know(event),
     )
+
+
+def _is_newer_than_we_know(event: Any) -> bool:  # noqa: ANN401
+    """Whether one of the enums that say what happened has a later value: it reads as absent."""
+    is_known = event.HasField("executionType") and event.order.HasField("orderType")
+    return not is_known or (event.HasField("position") and not event.position.HasField("positionStatus"))
 
 
 def _without_order(event: Any, contracts: Mapping[int, Contract], book: str) -> VenueEvent | None:  # noqa: ANN401
@@ -183,7 +205,7 @@ def _without_order(event: Any, contracts: Mapping[int, Contract], book: str) -> 
         position_id=position.positionId if position is not None else None,
         position=held,
         position_ms=_changed_ms(event),
-        balance=money(cash.balance, cash.moneyDigits) if cash is not None else None,
+        balance=money(cash.balance, cash) if cash is not None else None,
         balance_version=cash.balanceVersion if cash is not None else 0,
     )
 
@@ -228,7 +250,7 @@ def _net_pnl(detail: Any) -> Decimal | None:  # noqa: ANN401
     if detail is None:
         return None
     total = detail.grossProfit + detail.swap + detail.commission + detail.pnlConversionFee
-    return money(total, detail.moneyDigits)
+    return money(total, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +302,11 @@ class CloseFound:
 
 
 def close_found(deal: Any, contracts: Mapping[int, Contract]) -> CloseFound | None:  # noqa: ANN401
-    """Return a closing deal of the venue's list, or None for one that opened."""
+    """Return a closing deal of the venue's list, or None for one that opened.
+
+    Raises:
+        UnclearError: its amounts cannot be read.
+    """
     if not deal.HasField("closePositionDetail"):
         return None
     contract = contracts.get(deal.symbolId)
@@ -292,7 +318,7 @@ def close_found(deal: Any, contracts: Mapping[int, Contract]) -> CloseFound | No
         price=rounded(deal.executionPrice, contract.digits if contract else 5),
         volume_units=units_of(deal.filledVolume),
         pnl=pnl if pnl is not None else Decimal(0),
-        balance=money(detail.balance, detail.moneyDigits),
+        balance=money(detail.balance, detail),
         time_ms=deal.executionTimestamp,
     )
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import redis
 
+from cli.arguments import BAD_INPUT
 from cli.into import WARM_UP, without_venue
-from cli.main import BAD_INPUT, FAILED, OK, main
+from cli.main import FAILED, OK, main
 from shared.contracts import POINTS_PER_UNIT
 from shared.messages import BarClosed, Meta
 from shared.streams import encode, from_milliseconds, key, market_id

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cli import demo, features, train
-from cli.main import BAD_INPUT, FAILED, INTERRUPTED, OK, main
+from cli.arguments import BAD_INPUT
+from cli.main import FAILED, INTERRUPTED, OK, main
 from cli.venue import settings_of, write_private
 from shared.errors import InputError, UnavailableError
 from tests.features.conftest import GOLDEN

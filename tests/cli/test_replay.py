@@ -17,7 +17,8 @@ from uuid import uuid4
 import pytest
 import redis
 
-from cli.main import BAD_INPUT, FAILED, OK, main
+from cli.arguments import BAD_INPUT
+from cli.main import FAILED, OK, main
 from services.executor import main as executor
 from services.executor.settings import ExecutorSettings
 from services.features import main as features

@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from cli import recorded, streams
-from cli.main import BAD_INPUT, FAILED, OK, STREAMS, main
+from cli.arguments import BAD_INPUT, STREAMS
+from cli.main import FAILED, OK, main
 from shared.messages import (
     Command,
     CommandGiven,

@@ -351,6 +351,55 @@ async def test_an_entry_can_be_asked_for_by_itself(instances: Instances) -> None
     assert (await bus.last(streams.BARS) or ("",))[0] == ids[2]
 
 
+async def read_and_done(bus: Bus, count: int) -> None:
+    """Have the first bars read, and so many of them committed."""
+    read = (await bus.read_new([streams.BARS], block=False))[streams.BARS]
+    while more := (await bus.read_new([streams.BARS], block=False)).get(streams.BARS):
+        read += more
+    if count:
+        await bus.commit(read[:count], [])
+
+
+async def test_what_is_old_and_read_is_trimmed(instances: Instances) -> None:
+    """Age is counted from the stream's own newest entry; a limit keeps what is just as old."""
+    bus = await start(instances)
+    await bus.publish(bars(5))
+    await read_and_done(bus, 5)
+    assert await bus.trim(10 * 60_000) == 2
+    assert [entry_id for entry_id, _ in await bus.history(streams.BARS)] == [b.entry_id for b in bars(5)[2:]]
+    assert await bus.trim(10 * 60_000) == 0
+
+
+async def test_nothing_that_a_reader_needs_is_trimmed(instances: Instances) -> None:
+    """Not read, or read and not committed: it stays, however old it is."""
+    bus = await start(instances)
+    await bus.publish(bars(5))
+    assert await bus.trim(0) == 0
+    await read_and_done(bus, 2)
+    assert await bus.trim(0) == 2
+    assert len(await bus.read_pending(streams.BARS)) == 3
+
+
+async def test_a_reader_that_never_began_will_read_all(instances: Instances) -> None:
+    """A service that is started for the first time later begins with the first entry."""
+    bus = await instances.open()
+    assert await bus.hold_lease(5.0)
+    await bus.publish(bars(3))
+    assert await bus.trim(0) == 0
+    await bus.ensure_groups([streams.BARS])
+    assert len((await bus.read_new([streams.BARS], block=False))[streams.BARS]) == 3
+
+
+async def test_what_nobody_acts_on_is_trimmed_by_age_alone(instances: Instances) -> None:
+    """Alerts that cannot be posted do not fill the server."""
+    bus = await start(instances)
+    await bus.append(an_event())
+    await asyncio.sleep(0.005)
+    last = await bus.append(an_event())
+    assert await bus.trim(0) == 1
+    assert [entry_id for entry_id, _ in await bus.history(streams.EVENTS)] == [last]
+
+
 async def test_what_cannot_be_understood_is_left_out_of_a_history(instances: Instances) -> None:
     """Somebody else wrote it; who reads the stream says so."""
     bus = await start(instances)

@@ -15,7 +15,7 @@ from shared.messages import ExecutionKind
 from tests.conftest import RedisServer
 from tests.gateway.builders import a_closing, a_request
 from tests.gateway.loop import on_loop, until, until_so
-from tests.gateway.mesh import Gateway, a_gateway, a_place
+from tests.gateway.mesh import Gateway, a_gateway, a_place, net_pnl
 from venue.protocol import messages
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("history_at_once")]
@@ -108,6 +108,56 @@ async def test_order_that_was_rejected_and_filled_all_the_same_is_adopted(
         await gateway.reached(request, S.PROTECTED)
         assert gateway.kinds(request) == [E.SENT, E.ACCEPTED, E.REJECTED, E.FILLED, E.PROTECTED]
         await until_so(lambda: place.has_alarm("was REJECTED, and is FILLED"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "field"),
+    [
+        ("enum_unknown", "position.positionStatus"),
+        ("enum_unknown", "executionType"),
+        ("field_missing", "deal"),
+        ("field_missing", "deal.closePositionDetail.moneyDigits"),
+    ],
+)
+@on_loop
+async def test_end_that_is_half_understood_is_looked_up_at_once(
+    tmp_path: Path, valkey: RedisServer, fault: str, field: str
+) -> None:
+    """Its symbol is not locked until the books happen to be compared, and its result is the ledger's."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        request = a_request(book=place.book)
+        await gateway.protected(request)
+        struck = place.fault(fault, message="fill", field=field)
+        await gateway.handlers.on_close_requested(a_closing(request))
+        await until(lambda: len(place.books()["orders"]) == 3)
+        (position,) = place.open_positions(request.client_order_id)
+        await place.step_until(lambda: not place.open_positions(request.client_order_id))
+        await gateway.reached(request, S.CLOSED, within_s=5.0)  # the next comparison is 30 s away
+        assert struck.fired == 1
+        assert gateway.journal.events()[-1].pnl == net_pnl(place.books(), position["position_id"])
+        balance = D(place.venue.exchange.matching.balance_cents) / 100
+        await until(lambda: gateway.desk.account.model.balance == balance)
+
+
+@on_loop
+async def test_rejection_of_an_order_that_was_accepted_is_believed_when_the_books_say_so(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """Were its symbol free at once, it could have a second order, and both could be filled."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        heard = listen_in(gateway)
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        await gateway.reached(request, S.ACCEPTED)
+        rejection = type(heard[0])()
+        rejection.CopyFrom(heard[0])
+        rejection.executionType, rejection.errorCode = model.ORDER_REJECTED, "TRADING_DISABLED"
+        await gateway.desk.answers.on_execution(rejection)
+        assert gateway.kinds(request)[:3] == [E.SENT, E.ACCEPTED, E.UNKNOWN]
+        await gateway.reached(request, S.ACCEPTED)
+        await place.step()
+        await gateway.reached(request, S.PROTECTED)
+        assert E.REJECTED not in gateway.kinds(request)
 
 
 @on_loop

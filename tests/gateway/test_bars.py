@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -37,6 +37,39 @@ def test_bar_is_closed_by_the_next_bars_first_update_and_does_not_hold_it() -> N
     assert assembler.take(at(1, 200_000)) == []
     assembler.update(a_bar(EURO, 2, 999_999))
     assert assembler.take(at(2, 20)) == [Slice(at(1), (a_bar(EURO, 1, 110_002, volume=2),))]
+
+
+def test_bid_that_comes_without_its_bar_moves_it_all_the_same() -> None:
+    """A bar is made of bids: one that is not in a bar of the venue's yet is in ours."""
+    assembler = an_assembler(EURO)
+    assembler.update(a_bar(EURO, 1, 110_000))
+    for bid, after_ms in ((110_009, 1_000), (109_990, 2_000), (110_004, 3_000)):
+        assembler.follow(EURO, bid, at(1, after_ms))
+    assembler.follow(EURO, 110_006, at(2, 10))
+    (complete,) = assembler.take(at(2, 20))
+    (bar,) = complete.bars
+    assert (bar.open, bar.high, bar.low, bar.close) == (110_000, 110_009, 109_990, 110_004)
+    assembler.update(a_bar(EURO, 2, 110_007, volume=2))
+    assembler.follow(EURO, 111_000, at(1, 4_000))  # of a bar that is over
+    (following,) = assembler.take(at(3, CLOSE_MS))
+    assert following.bars == (a_bar(EURO, 2, 110_007, volume=2),)
+
+
+def test_quote_under_the_name_of_the_bar_before_is_not_in_that_bar() -> None:
+    """A quote of after a bar's end cannot change it, unless it only carries it on."""
+    assembler = an_assembler(EURO)
+    forming = Bar(EURO, at(1), 110_000, 110_010, 109_990, 110_004, 8)
+    assembler.update(forming)
+    assert assembler.continues(replace(forming, close=110_007), at(1, STEP_MS - 1))
+    assert assembler.continues(replace(forming, high=110_011, close=110_011, volume=9), at(2))
+    for wrong in (
+        replace(forming, open=110_001, volume=9),
+        replace(forming, high=110_005, volume=9),
+        replace(forming, low=109_995, volume=9),
+        replace(forming, volume=1),
+        replace(forming, symbol=GOLD),
+    ):
+        assert not assembler.continues(wrong, at(2))
 
 
 def test_slice_waits_for_every_symbol_that_may_still_speak() -> None:

@@ -90,6 +90,19 @@ async def test_account_that_becomes_one_that_we_do_not_trade_gets_no_more_orders
 
 
 @on_loop
+async def test_amount_that_comes_without_its_digits_is_asked_for(tmp_path: Path, valkey: RedisServer) -> None:
+    """The account is told unasked, and not how: it stays as it was until the venue's books are read."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        before = gateway.desk.account.model.balance
+        gateway.desk.line.books_asked.clear()
+        asset = next(n for n, name in gateway.session._assets.items() if name == "USD")
+        trader = model.ProtoOATrader(ctidTraderAccountId=1, balance=900_000, depositAssetId=asset)
+        tell(gateway, oa.ProtoOATraderUpdatedEvent(ctidTraderAccountId=1, trader=trader))
+        assert gateway.desk.account.model.balance == before
+        assert gateway.desk.line.books_asked.is_set()
+
+
+@on_loop
 async def test_moved_stop_and_margin_are_followed(tmp_path: Path, valkey: RedisServer) -> None:
     """A trailing stop moves without an execution event, and so does the margin of a position."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway import feed
 from services.gateway.protocol import model, oa
 from services.gateway.slices import Bar
 from services.gateway.translate import price_of
@@ -173,6 +174,41 @@ async def test_quote_that_comes_after_its_slice_is_one_alarm_and_no_entry(
         await until_so(lambda: place.has_alarm("came after its slice"))
         assert await place.bars() == before
         assert sum("came after its slice" in text for text in await place.alarms()) == 1
+
+
+@pytest.mark.parametrize("fault", ["live_bar_missing", "live_bar_old"])
+@on_loop
+async def test_bars_are_the_venues_though_quotes_come_without_theirs(
+    tmp_path: Path, valkey: RedisServer, fault: str
+) -> None:
+    """Without its bar, or under the name of the one before, a quote is still in the bar that it is in."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        struck = place.fault(fault, count=1_000, probability=0.3)
+        await place.step(6 * M5_MS + 1_000)
+        await until_so(lambda: place.has_live_slices(7))
+        assert struck.fired > 20
+        await assert_bars_are_the_venues(place, gateway)
+        assert not await place.has_alarm("came after its slice")
+
+
+@on_loop
+async def test_history_that_lacks_the_bar_that_has_just_closed_is_asked_again(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes a second late at times: a bar that there was is not made up, and its slice not left out."""
+    monkeypatch.setattr(feed, "HISTORY_AGAIN_S", 0.05)
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        await place.step(2 * M5_MS + 1_000)
+        await until_so(lambda: place.has_live_slices(3))
+        late = place.fault("history_late", count=3)  # gold's once more
+        gateway.cut()
+        await place.step(M5_MS)
+        await until(gateway.is_online)
+        await place.step(M5_MS)
+        await until_so(lambda: place.has_live_slices(4))
+        assert late.fired == 3
+        bars = await assert_bars_are_the_venues(place, gateway)
+        assert not any(bar.synthetic for bar in bars)
 
 
 @on_loop

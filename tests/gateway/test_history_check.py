@@ -69,9 +69,9 @@ async def test_bars_as_they_come_agree_with_the_history(tmp_path: Path, valkey: 
     ("fault", "how", "words"),
     [
         (
-            "live_bar_missing",
+            "quotes_ask_only",
             {"count": 2_000, "symbol": "EURUSD"},
-            "EURUSD: none was seen, the venue has one",
+            "differ from the venue's history: EURUSD: ",
         ),
         ("history_late", {"count": 1_000}, "EURUSD: the venue has none"),
     ],

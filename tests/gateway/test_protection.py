@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway.desk import Patience
 from services.gateway.orders import Status
 from shared.messages import ExecutionKind
 from tests.conftest import RedisServer
@@ -41,6 +42,26 @@ async def test_missing_stop_is_set_with_both_levels(tmp_path: Path, valkey: Redi
         assert position["stop_points"] == position["entry_points"] - 500
         assert position["target_points"] == position["entry_points"] + 700
         await until_so(lambda: place.has_alarm("no stop at the venue in time"))
+
+
+@on_loop
+async def test_fill_that_nobody_told_is_protected_within_the_time_for_an_answer(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """Its fill is lost and its stop never comes: who waits for both in turn leaves it bare for seconds."""
+    async with a_place(tmp_path, valkey.url) as place:
+        place.patience = Patience(protection_s=1.0, order_answer_s=2.0, absent_after_s=10.0)
+        async with a_gateway(place) as gateway:
+            request = a_request(book=place.book)
+            place.fault("protection_missing")
+            place.fault("fill_lost")
+            await gateway.place_order(request)
+            began_s = asyncio.get_running_loop().time()
+            await until(lambda: place.opening_orders(request))
+            await place.step()
+            await gateway.reached(request, S.PROTECTED)
+            assert asyncio.get_running_loop().time() - began_s < 1.5
+            assert gateway.kinds(request) == [E.SENT, E.ACCEPTED, E.FILLED, E.REPAIRING, E.PROTECTED]
 
 
 @on_loop

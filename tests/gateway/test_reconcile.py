@@ -12,6 +12,7 @@ import pytest
 from services.gateway import reconcile, session
 from services.gateway.connection import Retry
 from services.gateway.orders import Status
+from services.gateway.translate import OrderFound
 from shared.messages import ExecutionKind
 from tests.conftest import RedisServer
 from tests.gateway.builders import a_request
@@ -132,6 +133,49 @@ async def test_order_that_was_taken_for_not_sent_is_adopted_when_it_shows_up(
             (position,) = place.open_positions(request.client_order_id)
             assert position["stop_points"] == position["entry_points"] - 500
         await until_so(lambda: place.has_alarm("was NOT_SENT, and is"))
+
+
+@on_loop
+async def test_order_that_was_rejected_and_lived_unheard_is_told_with_its_result(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """The venue takes its acceptance back, fills it all the same, and it is over before anybody listens."""
+    async with a_place(tmp_path, valkey.url) as place:
+        request = a_request(book=place.book, **NARROW)
+        async with a_gateway(place) as gateway:
+            place.fault("execution_contradicted")
+            await gateway.place_order(request)
+            await gateway.reached(request, S.REJECTED)
+        await place.step_until(lambda: place.positions(request.client_order_id), ms=100)
+        await place.step_until(lambda: not place.open_positions(request.client_order_id))
+        async with a_gateway(place) as gateway:
+            await gateway.reached(request, S.CLOSED)
+            assert gateway.kinds(request)[2:] == [E.REJECTED, E.FILLED, E.CLOSED]
+            (position,) = place.positions(request.client_order_id)
+            assert gateway.journal.events()[-1].pnl == net_pnl(place.books(), position["position_id"])
+
+
+@on_loop
+async def test_order_that_the_books_do_not_know_either_is_looked_up_once(
+    tmp_path: Path, valkey: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rejections are frequent: each costs the venue one look, not one whenever books are compared."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        request = a_request(book=place.book, volume_units=D("10000000"))
+        await gateway.place_order(request)
+        await gateway.reached(request, S.REJECTED)
+        looks: list[int] = []
+        orders_since = session.Session.orders_since
+
+        async def counted(of: session.Session, from_ms: int, to_ms: int) -> list[OrderFound]:
+            looks.append(from_ms)
+            return await orders_since(of, from_ms, to_ms)
+
+        monkeypatch.setattr(session.Session, "orders_since", counted)
+        for _ in range(3):
+            await gateway.desk.reconcile.now()
+        assert len(looks) == 1
+        assert gateway.kinds(request) == [E.SENT, E.REJECTED]
 
 
 @on_loop

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.gateway.protocol import model
-from services.gateway.terms import contract_of, trader_of
+from services.gateway.terms import UnclearError, contract_of, trader_of
 from shared.contracts import Holiday, Interval, TradingMode
 from shared.errors import InputError
 from tests.gateway.builders import with_unknown
@@ -56,6 +56,16 @@ def a_trader(**fields: Any) -> Any:
         "accessRights": model.FULL_ACCESS,
     }
     return model.ProtoOATrader(**(values | fields))
+
+
+# -- the account
+
+
+def test_balance_without_its_digits_is_not_read() -> None:
+    """A hundred times too much money would be risked: there is no account before the venue says how much."""
+    assert trader_of(a_trader(), ASSETS).balance == D(10_000)
+    with pytest.raises(UnclearError, match="ProtoOATrader does not say its money digits"):
+        trader_of(a_trader(moneyDigits=None), ASSETS)
 
 
 # -- symbols

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.gateway import translate
 from services.gateway.protocol import model, oa
 from services.gateway.slices import Bar
+from services.gateway.terms import UnclearError, money
 from shared.messages import Direction, ExecutionKind
 from tests.gateway.builders import with_unknown
 from venue.book import CONTRACTS
@@ -148,7 +149,7 @@ def test_every_price_on_the_grid_comes_back_exactly(ticks: int, digits: int) -> 
 )
 def test_money_has_the_digits_of_its_own_message(amount: int, digits: int, value: str) -> None:
     """A deposit currency may have eight digits; two is no constant."""
-    assert str(translate.money(amount, digits)) == value
+    assert str(money(amount, model.ProtoOATrader(moneyDigits=digits))) == value
 
 
 def test_doubles_are_rounded_to_the_symbols_digits() -> None:
@@ -378,6 +379,66 @@ def test_unknown_position_status_is_not_taken_for_open() -> None:
     event = said(an_event("ORDER_FILLED", an_order("FILLED"), newer, a_deal()))
     assert event.position is None
     assert not event.position_gone
+
+
+@pytest.mark.parametrize(
+    ("holder", "field"), [("", "executionType"), ("order", "orderType"), ("position", "positionStatus")]
+)
+def test_execution_with_an_enum_of_a_later_version_is_unclear(holder: str, field: str) -> None:
+    """What it says is only half understood, and half a fill is none: the venue's books are asked at once."""
+    parts = {"order": an_order("FILLED"), "position": a_position()}
+    if holder:
+        parts[holder] = with_unknown(parts[holder], field, 77)
+    event = an_event("ORDER_FILLED", parts["order"], parts["position"], a_deal())
+    assert said(event if holder else with_unknown(event, field, 77)).is_unclear
+    assert not said(an_event("ORDER_FILLED", an_order("FILLED"), a_position(), a_deal())).is_unclear
+
+
+# -- what is missing
+
+
+def a_close(**detail: Any) -> Any:
+    deal = a_deal(detail=a_detail(**detail), orderId=501)
+    return an_event("ORDER_FILLED", a_protective("FILLED"), a_position("CLOSED", price=0), deal)
+
+
+def test_amount_without_its_digits_is_not_read() -> None:
+    """Read as whole units it would be a hundred times too much: such an event says nothing."""
+    assert said(a_close()).pnl == D("-50.62")
+    event = said(a_close(moneyDigits=None))
+    assert (event.kind, event.pnl, event.balance, event.is_unclear) == (None, None, None, True)
+    bare = said(an_event("ORDER_FILLED", an_order("FILLED"), a_position(moneyDigits=None), a_deal()))
+    assert (bare.kind, bare.position, bare.is_unclear) == (None, None, True)
+
+
+def test_amount_of_nothing_needs_no_digits() -> None:
+    """A position that has cost nothing and binds nothing is read all the same."""
+    free = a_position(swap=0, commission=0, usedMargin=0, moneyDigits=None)
+    assert translate.position_of(free, BY_ID, "main").costs == 0
+
+
+def test_end_without_its_result_is_half_the_news() -> None:
+    """The position is gone, which is a fact; what it gave is asked for, not told as nothing."""
+    close = a_close()
+    close.deal.ClearField("closePositionDetail")
+    event = said(close)
+    assert (event.kind, event.position_gone, event.position_id, event.is_unclear) == (None, True, 300, True)
+
+
+def test_position_without_its_price_is_not_entered_at_nothing() -> None:
+    """Stop and target would be reckoned from a price of zero."""
+    with pytest.raises(UnclearError, match="price"):
+        translate.position_of(a_position(price=None), BY_ID, "main")
+    event = said(an_event("ORDER_FILLED", an_order("FILLED"), a_position(price=None), a_deal()))
+    assert (event.kind, event.is_unclear) == (None, True)
+
+
+def test_fill_without_its_position_is_a_fill_and_the_books_are_asked() -> None:
+    """The deal says at which price; without the deal there is no price, and no fill to tell yet."""
+    filled = said(an_event("ORDER_FILLED", an_order("FILLED"), None, a_deal()))
+    assert (filled.kind, filled.price, filled.is_unclear) == (E.FILLED, D("1.1"), True)
+    nothing = said(an_event("ORDER_FILLED", an_order("FILLED")))
+    assert (nothing.kind, nothing.is_unclear) == (None, True)
 
 
 @pytest.mark.parametrize("field", ["orderType", "orderStatus", "timeInForce"])
