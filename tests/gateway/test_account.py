@@ -65,6 +65,7 @@ async def test_balance_is_the_venues_to_the_cent_after_many_trades(
             await place.step_until(lambda r=request: place.positions(r.client_order_id))
             await place.step_until(lambda r=request: not place.open_positions(r.client_order_id), ms=M5)
             await gateway.reached(request, S.CLOSED)
+        await gateway.published()  # journalled first, then counted
         books = place.books()
         for request in requests:
             (position,) = place.positions(request.client_order_id)
