@@ -12,6 +12,7 @@ from services.gateway.closing import Closing
 from services.gateway.context import Context
 from services.gateway.executions import Executions
 from services.gateway.journal import OrderRecord
+from services.gateway.link import ANSWER_TIMEOUT_S
 from services.gateway.orders import NEVER_THERE, Status
 from services.gateway.protection import Protection
 from services.gateway.refusals import VenueError
@@ -25,6 +26,8 @@ from shared.messages import ExecutionKind, Severity
 
 log = get_logger("gateway.reconcile")
 
+POSITIONS_ANSWER_S = 0.5  # a bare position may wait behind the question; doubles with every failure
+AGAIN = 1 / 8  # of that time, before the next try
 SNAPSHOT_TRIES = 3  # at the open positions, while events come in between
 BARE_UNKNOWN_S = 2.0  # then a position with our label, without a stop and without an order is closed
 DOUBT_MS = 3_600_000  # so long an order that the venue rejected is looked up once in its books, of venue time
@@ -62,25 +65,35 @@ class Reconcile:
 
     async def run(self, every_s: float) -> None:
         """Compare with the venue's books now and then, and whenever something does not fit."""
+        answer_s = POSITIONS_ANSWER_S
         while True:
             pause_s = self._absent_after_s / 4 if self._absent_since_s else every_s
+            if answer_s > POSITIONS_ANSWER_S:
+                pause_s = AGAIN * answer_s
             await self._timing.within(pause_s, self._line.books_asked)
             self._line.books_asked.clear()
             if self._line.session is None:
+                answer_s = POSITIONS_ANSWER_S  # the next one begins with a comparison
                 continue
             try:
-                await self.now()
+                await self.now(answer_s)
+                answer_s = POSITIONS_ANSWER_S
             except (UnavailableError, VenueError) as error:
+                answer_s = min(2 * answer_s, ANSWER_TIMEOUT_S)
                 log.warning("reconcile.failed", error=str(error))
 
-    async def now(self) -> None:
-        """Ask the venue what there is, and bring every order of ours in line with it."""
+    async def now(self, answer_s: float = ANSWER_TIMEOUT_S) -> None:
+        """Ask the venue what there is, and bring every order of ours in line with it.
+
+        Raises:
+            UnavailableError, VenueError: not now; `answer_s` is how long the answer about positions may take.
+        """
         async with self._lock:
             session = self._line.session
             if session is None or not self._account.is_open:
                 return
             account = self._account.model
-            open_now = await self._open_now(session)
+            open_now = await self._open_now(session, answer_s)
             account.positions = {position.position_id: position for position in open_now}
             ours = _oldest_by_label(open_now)
             gone = [
@@ -113,12 +126,12 @@ class Reconcile:
         self._over &= late.keys()
         return [record for label, record in late.items() if label not in self._over and label not in ours]
 
-    async def _open_now(self, session: Session) -> list[Position]:
+    async def _open_now(self, session: Session, answer_s: float) -> list[Position]:
         """Return the open positions; asked again if an event came in between, which may be the newer."""
         for _ in range(SNAPSHOT_TRIES):
             taken = self._account.events_followed
             asked_s = self._timing.monotonic_s()
-            open_now = await session.positions()
+            open_now = await session.positions(answer_s)
             self._timing.note_round_trip(self._timing.monotonic_s() - asked_s)
             if taken == self._account.events_followed:
                 break

@@ -95,10 +95,10 @@ class Session:
             return False
         return True
 
-    async def _ask(self, request: Any) -> Any:  # noqa: ANN401 - generated classes have no types
+    async def _ask(self, request: Any, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - generated
         """Ask within the session; an answer that says that it is over ends it."""
         try:
-            return await self.link.request(request)
+            return await self.link.request(request, timeout_s=timeout_s)
         except (SessionEndedError, TokenRefusedError) as error:
             self.end(str(error))
             raise
@@ -183,9 +183,10 @@ class Session:
             window_end = min(found, default=window_end - _CHUNK_MS) - 1
         return [bars[at] for at in sorted(bars)]
 
-    async def positions(self) -> list[Position]:
+    async def positions(self, timeout_s: float) -> list[Position]:
         """Return all open positions of the account, ours and foreign."""
-        answer = await self._ask(oa.ProtoOAReconcileReq(ctidTraderAccountId=self._account_id))
+        request = oa.ProtoOAReconcileReq(ctidTraderAccountId=self._account_id)
+        answer = await self._ask(request, timeout_s)
         return [translate.position_of(p, self.by_id, self._book) for p in answer.position]
 
     def event(self, message: Any) -> translate.VenueEvent | None:  # noqa: ANN401

@@ -321,3 +321,19 @@ async def test_position_with_our_label_that_the_journal_does_not_know_is_never_l
             assert len(place.open_positions(label)) == 1
         else:
             await place.step_until(lambda: not place.open_positions(label))
+
+
+@on_loop
+async def test_question_about_the_books_that_is_lost_is_asked_again_within_seconds(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """A position whose fill nobody told has no stop yet, and waits for the answer."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        request = a_request(book=place.book)
+        await gateway.place_order(request)
+        await gateway.reached(request, S.ACCEPTED)
+        unanswered = place.fault("request_unanswered", message="ProtoOAReconcileReq")
+        place.fault("execution_lost")
+        await place.step_until(lambda: place.positions(request.client_order_id), ms=100)
+        await gateway.reached(request, S.FILLED, S.PROTECTED, within_s=6)
+        assert unanswered.fired == 1

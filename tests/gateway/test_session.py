@@ -60,7 +60,7 @@ async def test_rate_limit_of_the_venue_is_kept(tmp_path: Path) -> None:
         now_ms = venue.exchange.now_ms
         began_s = monotonic_s()
         await asyncio.gather(
-            *(session.read_trader() for _ in range(25)), *(session.positions() for _ in range(25))
+            *(session.read_trader() for _ in range(25)), *(session.positions(10.0) for _ in range(25))
         )
         assert monotonic_s() - began_s > 0.9
         await asyncio.gather(*(session.closes_since(now_ms, now_ms) for _ in range(6)))
@@ -75,7 +75,7 @@ async def test_questions_that_the_venue_finds_too_many_are_asked_again_when_it_s
         monkeypatch.setattr(link_module, "LIMITS", Limits(per_s=1e6, burst=1e6))
         async with a_session(venue, tmp_path, EURO) as (session, _):
             began_s = monotonic_s()
-            asked = [session.positions() for _ in range(70)]
+            asked = [session.positions(10.0) for _ in range(70)]
             assert await asyncio.gather(*asked) == [[]] * 70
             assert monotonic_s() - began_s > 1.0
 
