@@ -61,13 +61,17 @@ class AccountModel:
     quotes: dict[str, Quote] = field(default_factory=dict)
     results: dict[str, list[float]] = field(default_factory=dict)
     risk_actions: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
+    _histories: dict[str, m.TradeHistory] = field(default_factory=dict)  # as long as nothing is added
+    _hashed: tuple[Mapping[str, Contract], str] = ({}, "")  # the contracts that were hashed last
 
     def add_result(self, symbol: str, net_pnl: Decimal, equity_before: Decimal) -> None:
         """Remember a closed trade's net P&L as a fraction of the equity before it."""
+        self._histories.pop(symbol, None)
         _push(self.results.setdefault(symbol, []), float(net_pnl / equity_before))
 
     def add_risk_action(self, symbol: str, sl_mult: float, tp_mult: float, risk_fraction: float) -> None:
         """Remember the decoded risk action of a trade that was filled."""
+        self._histories.pop(symbol, None)
         _push(self.risk_actions.setdefault(symbol, []), (sl_mult, tp_mult, risk_fraction))
 
     def conversion(self, symbol: str) -> Decimal:
@@ -108,6 +112,11 @@ class AccountModel:
 
     def history(self, symbol: str) -> m.TradeHistory:
         """Return what the risk model sees of a symbol: oldest first, padded with zeros in front."""
+        if symbol not in self._histories:
+            self._histories[symbol] = self._history(symbol)
+        return self._histories[symbol]
+
+    def _history(self, symbol: str) -> m.TradeHistory:
         results = self.results.get(symbol, [])
         actions = self.risk_actions.get(symbol, [])
         padded = (*([0.0] * (HISTORY_LENGTH - len(results))), *results)
@@ -155,8 +164,14 @@ class AccountModel:
             history={symbol: self.history(symbol) for symbol in self.contracts},
             execution_number=execution_number,
             clock_offset_ms=clock_offset_ms,
-            contracts_hash=contracts_hash(self.contracts),
+            contracts_hash=self._contracts_hash(),
         )
+
+    def _contracts_hash(self) -> str:
+        """Return the hash of the contracts; they are seldom others than before."""
+        if self._hashed[0] != self.contracts or not self._hashed[1]:
+            self._hashed = (dict(self.contracts), contracts_hash(self.contracts))
+        return self._hashed[1]
 
     def _reported(self, position: Position) -> m.PositionReported:
         return m.PositionReported(

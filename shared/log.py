@@ -14,7 +14,6 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from datetime import date, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -293,9 +292,19 @@ def redact(text: str) -> str:
     return _redactor.text(text)
 
 
-def correlated(correlation_id: UUID | str) -> AbstractContextManager[None]:
+class correlated:  # noqa: N801 - a context manager; a class, because it stands around every message
     """Put the correlation id into every line logged inside the block, in this task."""
-    return structlog.contextvars.bound_contextvars(correlation_id=str(correlation_id))
+
+    __slots__ = ("_id", "_tokens")
+
+    def __init__(self, correlation_id: UUID | str) -> None:
+        self._id = correlation_id
+
+    def __enter__(self) -> None:
+        self._tokens = structlog.contextvars.bind_contextvars(correlation_id=str(self._id))
+
+    def __exit__(self, *_: object) -> None:
+        structlog.contextvars.reset_contextvars(**self._tokens)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -31,7 +31,7 @@ class Direction(StrEnum):
     @property
     def sign(self) -> int:
         """+1, -1 or 0."""
-        return {"LONG": 1, "SHORT": -1, "FLAT": 0}[self.value]
+        return 1 if self is Direction.LONG else -1 if self is Direction.SHORT else 0
 
 
 class Part(BaseModel):

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import uvloop
-from structlog.contextvars import bound_contextvars
 
 from shared import streams
 from shared.bus import Bus, BusUnavailableError, Delivery, Output
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
-from shared.log import configure_log, get_logger
+from shared.log import configure_log, correlated, get_logger
 from shared.messages import (
     DeadLettered,
     EventKind,
@@ -332,7 +331,7 @@ class Runtime:
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
-            with bound_contextvars(correlation_id=str(message.meta.correlation_id)):
+            with correlated(message.meta.correlation_id):
                 outputs = await handler(message) if handler else ()
             self._held.append(delivery)
             if outputs is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -22,7 +22,7 @@ from shared import messages as m
 from shared.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # there is one of each: they are told apart by what they are
 class Stream:
     """One stream of a book."""
 
@@ -89,6 +89,7 @@ def market_id(at: datetime, sequence: int = 0) -> str:
     return f"{milliseconds(at)}-{sequence}"
 
 
+@lru_cache(maxsize=4096)
 def id_parts(entry_id: str) -> tuple[int, int]:
     """Return (milliseconds, sequence) of an entry id; ids compare as these pairs, not as text."""
     ms, _, sequence = entry_id.partition("-")

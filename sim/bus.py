@@ -15,7 +15,7 @@ from shared.contracts import Contract
 from shared.errors import InputError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
 from shared.streams import Stream, id_parts
-from sim.server import Entry, MemoryServer, Refused, Write
+from sim.server import Entry, MemoryServer, Refused, Write, answer_waiter
 
 T = TypeVar("T")
 BLOCK_S = 2.0  # longer than over a socket: waking up for nothing is all that an idle reader costs here
@@ -37,21 +37,28 @@ class MemoryDelivery(Delivery):
 class Network(Protocol):
     """What may happen to a call between a service and the server."""
 
-    async def before(self) -> None:
-        """Carry the call there; BusUnavailableError if it does not arrive."""
+    def delay_s(self) -> float:
+        """Return how long the call is on its way."""
 
-    async def after(self) -> None:
-        """Carry the answer back; BusUnavailableError if it does not arrive."""
+    def before(self) -> None:
+        """Let the call arrive; BusUnavailableError if it does not."""
+
+    def after(self) -> None:
+        """Let the answer arrive; BusUnavailableError if it does not."""
 
 
 class Sound:
     """A network on which every call arrives at once."""
 
-    async def before(self) -> None:
-        """Carry the call there."""
+    def delay_s(self) -> float:
+        """Return nothing."""
+        return 0.0
 
-    async def after(self) -> None:
-        """Carry the answer back."""
+    def before(self) -> None:
+        """Let the call arrive."""
+
+    def after(self) -> None:
+        """Let the answer arrive."""
 
 
 class MemoryBus:
@@ -75,11 +82,15 @@ class MemoryBus:
         return self._book
 
     async def _call(self, work: Callable[[], T]) -> T:
-        await self._network.before()
+        network = self._network
+        delay_s = network.delay_s()
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        network.before()
         if not self._server.is_up:
             raise BusUnavailableError("redis: the server is away")
         done = work()
-        await self._network.after()
+        network.after()
         return done
 
     # --- lease ----------------------------------------------------------------------------------
@@ -128,22 +139,18 @@ class MemoryBus:
 
     async def _grown(self, read: Sequence[Stream]) -> bool:
         """Wait until one of the streams grows, or the server goes away; False if neither comes."""
-        names = {stream.name for stream in read}
-        grown: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def listen(name: str) -> None:
-            if (name in names or not name) and not grown.done():
-                grown.set_result(None)
-
-        self._server.on_written.append(listen)
+        loop = asyncio.get_running_loop()
+        grown: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(BLOCK_S, answer_waiter, grown, False)
+        waiters = [self._server.waiters[stream.name] for stream in read]
+        for each in waiters:
+            each[grown] = None
         try:
-            async with asyncio.timeout(BLOCK_S):
-                await grown
-        except TimeoutError:
-            return False
+            return await grown
         finally:
-            self._server.on_written.remove(listen)
-        return True
+            timer.cancel()
+            for each in waiters:
+                del each[grown]
 
     async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
         """Return entries that were read and never committed, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -73,6 +74,8 @@ def warm_up() -> None:
     silence()
     for market in range(MARKETS):
         setting_of(market)
+    gc.collect()
+    gc.freeze()  # what is there now stays, and need not be looked through again and again
 
 
 def run_campaign(

@@ -39,6 +39,7 @@ from venue.records import Execution, RefusedError, Side
 from venue.rules import OrderRequest
 
 ORDERS_MIN = 5
+SLICES_IN_PEACE = 2  # at least, and the last of all
 SLICES_MORE = 30  # played until there were so many orders
 MARKETS = 4
 MARKET_SLICES = 480
@@ -47,7 +48,7 @@ WARM_UP_S = 60.0
 SETTLE_S = 90.0  # how long the mesh may take at the end to bring everything to its end
 LOST_S_MAX = 2.0  # of a server that writes its file every second
 LATE_PROTECTION_MS = 200_000
-COLLECT_EVERY = 5
+COLLECT_EVERY = 25
 _MUTATED = " sim.mutations."  # a deliberate bug stands in no service's code
 MEMORY = Path("/dev/shm")  # noqa: S108 - where it is there, a folder that costs no disk
 
@@ -95,7 +96,7 @@ def setting_of(market: int) -> Setting:
     """Return a market, warmed up by the live services themselves."""
     wanted = dict(_TRADED[market])
     store = sparse_market(market, MARKET_SLICES, frozenset(wanted))
-    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts))
+    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts), fickle=True)
     with _folder() as folder:
         world = World(market, store, WARM_SLICES, bundle, folder)
         world.run(_warm_up)
@@ -130,6 +131,7 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
         findings = [*problem, *chaos.findings]
+    world.forget()
     return Outcome(
         schedule,
         findings,
@@ -164,10 +166,11 @@ class Chaos:
         self.hits: Counter[str] = Counter()
         self.findings: list[Finding] = []
         world.watch = self._watch
+        world.server.remembers = any(fault.kind is FaultKind.REDIS_OLDER for fault in schedule.faults)
 
     async def play(self, world: World) -> None:
         """Play the market with all that goes wrong, then in peace, and have it judged."""
-        for number in range(SLICES_MIN):
+        for number in range(SLICES_MIN - SLICES_IN_PEACE):
             await world.connected()
             self._begin(number)
             await world.play_slice()
@@ -178,8 +181,8 @@ class Chaos:
         while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
             if self._is_settled():
-                await world.play_slice()
-                await world.play_slice()
+                for _ in range(SLICES_IN_PEACE):
+                    await world.play_slice()
                 if self._is_settled():
                     break
         world.faults_fired += len(world.venue.fired)
@@ -199,8 +202,8 @@ class Chaos:
     # --- crash points -------------------------------------------------------------------------------
 
     def _watch(self, process: Process, point: str) -> Fate | None:
-        self.passed[point] += 1
-        if self.passed[point] == 1 and point not in self._points and _MUTATED not in point:
+        passed = self.passed[point] = self.passed.get(point, 0) + 1
+        if passed == 1 and point not in self._points and _MUTATED not in point:
             self.findings.append(Finding(Rule.POINT, point))
         armed = self._at_points.get(point)
         if not armed:
@@ -248,9 +251,7 @@ class Chaos:
         server = self._world.server
         if not server.is_up:
             return
-        server.is_up = False
-        for listener in list(server.on_written):
-            listener("")
+        server.go()
         lost = ""
         if fault.kind is FaultKind.REDIS_OLDER:
             lost = f", {server.go_back(min(fault.seconds, LOST_S_MAX))} changes lost"
@@ -483,12 +484,9 @@ def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
 def run_seed(seed: int) -> Outcome:
     """Draw and run the schedule of a seed."""
     gc.disable()  # a schedule leaves little behind; looking for it all the time takes longer
-    try:
-        return run_schedule(draw(seed, MARKETS))
-    finally:
-        gc.enable()
-        if seed % COLLECT_EVERY == 0:
-            gc.collect()
+    if seed % COLLECT_EVERY == 0:
+        gc.collect()
+    return run_schedule(draw(seed, MARKETS))
 
 
 def shrink(schedule: Schedule, still_fails: Callable[[Schedule], bool] | None = None) -> Schedule:

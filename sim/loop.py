@@ -24,29 +24,26 @@ Ts = TypeVarTuple("Ts")
 START = datetime(2025, 1, 6, 8, 0, tzinfo=UTC)
 
 
-_NUMBERS = count()
-
-
 class _Future(asyncio.Future[Any]):
     """A future with a place in every set: asyncio keeps them in sets, in the order of their hashes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self._number = next(_NUMBERS)
+    place = 0
 
     def __hash__(self) -> int:
-        return self._number
+        if not self.place:
+            self.place = next(cast(VirtualLoop, self.get_loop()).places)
+        return self.place
 
 
 class _Task(asyncio.Task[T]):
     """A task with a place in every set."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        self._number = next(_NUMBERS)
-        super().__init__(*args, **kwargs)
+    place = 0
 
     def __hash__(self) -> int:
-        return self._number
+        if not self.place:
+            self.place = next(cast(VirtualLoop, self.get_loop()).places)
+        return self.place
 
 
 class Owner:
@@ -55,10 +52,40 @@ class Owner:
     def __init__(self) -> None:
         self.is_stopped = False
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order they were made
-        self.parked: list[Handle] = []  # what would have run while it was stopped, in order
+        self.parked: list[_Call] = []  # what would have run while it was stopped, in order
 
 
 OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
+
+
+class _Call(TimerHandle):
+    """A callback of a process, at once or at a time; lighter than asyncio's own."""
+
+    __slots__ = ("owner",)
+    _scheduled = False
+    _repr = None
+    _source_traceback = None
+
+    def __init__(  # not the base's: that one asks for the time and for debugging
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: Context,
+    ) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = context
+        self._cancelled = False
+        self.owner = context.get(OWNER)
+
+    def cancel(self) -> None:
+        """Have it not run; what it holds is let go."""
+        self._cancelled = True
+        self._callback = self._args = None
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -66,12 +93,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self._ready: deque[tuple[Handle, Owner | None]] = deque()
-        self._timers: list[tuple[float, int, TimerHandle, Owner | None]] = []  # heap
+        self._ready: deque[_Call] = deque()
+        self._timers: list[tuple[float, int, _Call]] = []  # heap
         self._arrivals = 0
         self._stopping = self._running = self._closed = False
         self.errors: list[dict[str, Any]] = []  # what no task has caught
         self.steps = 0
+        self.places = count(1)  # of futures, counted as they are first put into a set
 
     # --- running --------------------------------------------------------------------------------
 
@@ -96,24 +124,30 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def _step(self) -> None:
         """Run what is ready now; if nothing is, let the time jump."""
-        if not self._ready:
-            while self._timers and self._timers[0][2].cancelled():
-                heapq.heappop(self._timers)
-            if not self._timers:
+        ready, timers = self._ready, self._timers
+        if not ready:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+            if not timers:
                 raise InvariantError("every task waits for what will never happen")
-            self._now_s = max(self._now_s, self._timers[0][0])
-        while self._timers and self._timers[0][0] <= self._now_s:
-            _, _, timer, owner = heapq.heappop(self._timers)
-            self._ready.append((timer, owner))
-        for _ in range(len(self._ready)):
-            handle, owner = self._ready.popleft()
-            if handle.cancelled():
+            self._now_s = max(self._now_s, timers[0][0])
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            call = ready.popleft()
+            if call._cancelled:
                 continue
+            owner = call.owner
             if owner is not None and owner.is_stopped:
-                owner.parked.append(handle)
-            else:
-                self.steps += 1
-                handle._run()
+                owner.parked.append(call)
+                continue
+            self.steps += 1
+            try:
+                call._context.run(call._callback, *call._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does: kept, to be looked at
+                self.call_exception_handler({"message": f"in {call._callback}", "exception": error})
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until a future is done, and return its result."""
@@ -148,7 +182,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Let a stopped process go on where it stood."""
         owner.is_stopped = False
         parked, owner.parked = owner.parked, []
-        self._ready.extend((handle, owner) for handle in parked)
+        self._ready.extend(parked)
 
     # --- scheduling -----------------------------------------------------------------------------
 
@@ -159,10 +193,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> Handle:
         """Run a callback in the next step."""
-        context = context or copy_context()
-        handle = Handle(callback, args, self, context)
-        self._ready.append((handle, context.get(OWNER)))
-        return handle
+        call = _Call(self._now_s, callback, args, self, context or copy_context())
+        self._ready.append(call)
+        return call
 
     call_soon_threadsafe = call_soon  # there are no threads
 
@@ -184,10 +217,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> TimerHandle:
         """Run a callback at a virtual time."""
-        context = context or copy_context()
-        timer = TimerHandle(when, callback, args, self, context)
+        timer = _Call(when, callback, args, self, context or copy_context())
         self._arrivals += 1
-        heapq.heappush(self._timers, (when, self._arrivals, timer, context.get(OWNER)))
+        heapq.heappush(self._timers, (when, self._arrivals, timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
@@ -195,7 +227,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
-        return _Future(self)
+        return _Future(loop=self)
 
     def create_task(
         self,

@@ -1,7 +1,7 @@
 """Small random markets for simulations: few quotes a bar, so that a slice costs little.
 
-A market is fixed by its seed. The symbols that are traded have four quotes a bar (open, both extremes,
-close), the others one: they are there because the columns need all five.
+A market is fixed by its seed. The symbols that are traded have two quotes a bar (open and close),
+the others one: they are there because the columns need all five.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _START_POINTS = {
 }
 _STEP_TICKS = 9  # standard deviation of a bar's move
 _SPREAD_TICKS = {"EURUSD": 8, "GBPUSD": 12, "USDJPY": 10, "USDCHF": 13, "XAUUSD": 30}
-_QUOTE_MS = (0, 3_000, 120_000, 294_000)  # after the first quote of a bar
+_QUOTE_MS = (0, 294_000)  # after the first quote of a bar
 
 
 class SparseStore(BarStore):
-    """Bars with one or four quotes each."""
+    """Bars with one or two quotes each."""
 
     def __init__(self, series: dict[str, BarSeries], *, data_set: str, quoted_often: frozenset[str]) -> None:
         super().__init__(CONTRACTS, series, data_set=data_set)
@@ -42,13 +42,11 @@ class SparseStore(BarStore):
         self._first_ms = {symbol: 40 + 70 * rank for rank, symbol in enumerate(CONTRACTS)}
 
     def _path(self, series: BarSeries, index: int) -> QuotePath:
-        open_, high, low, close = (
-            int(column[index]) for column in (series.open, series.high, series.low, series.close)
-        )
+        open_, close = int(series.open[index]), int(series.close[index])
         first_ms = int(series.open_time_ms[index]) + self._first_ms[series.symbol]
         if series.symbol not in self._often:
             return QuotePath([first_ms], [open_], [open_ + self._spread[series.symbol]])
-        bids = [open_, low, high, close] if index % 2 else [open_, high, low, close]
+        bids = [open_, close]
         spread = self._spread[series.symbol]
         return QuotePath([first_ms + ms for ms in _QUOTE_MS], bids, [bid + spread for bid in bids])
 
@@ -75,7 +73,6 @@ def _series(symbol: str, opens: Integers, rng: np.random.Generator, *, often: bo
         flat = close * tick
         return BarSeries(symbol, opens, flat, flat, flat, flat, np.ones_like(opens))
     open_ = np.concatenate([close[:1], close[:-1]])
-    high = np.maximum(open_, close) + rng.integers(1, _STEP_TICKS, opens.size)
-    low = np.minimum(open_, close) - rng.integers(1, _STEP_TICKS, opens.size)
+    high, low = np.maximum(open_, close), np.minimum(open_, close)
     volume = np.full_like(opens, 2 * len(_QUOTE_MS))
     return BarSeries(symbol, opens, open_ * tick, high * tick, low * tick, close * tick, volume)

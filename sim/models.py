@@ -22,6 +22,7 @@ from venue.book import SYMBOLS
 
 GUARD_INPUTS = 105
 _BLOCKS_ONE_IN = 7
+_WANTS_ONE_IN = 3
 
 
 class FickleGuard:
@@ -34,9 +35,19 @@ class FickleGuard:
         return 0.1 if int(abs(float(columns.sum())) * 1e6) % _BLOCKS_ONE_IN == 0 else 0.9
 
 
+class FickleActor(Actor):
+    """Wants what it wants at some slices only, picked by a number in its columns for each symbol by itself."""
+
+    def act(self, observation: Array) -> Array:
+        """Return the action, 0 where it wants nothing now."""
+        number = int(abs(float(observation.sum())) * 1e6)
+        wants = [number // _WANTS_ONE_IN**place % _WANTS_ONE_IN == 0 for place in range(self.outputs)]
+        return np.where(wants, super().act(observation), 0.0)
+
+
 @lru_cache(maxsize=16)
-def eager_bundle(directions: tuple[float, ...]) -> Bundle:
-    """Return models that want these directions at every slice, in symbol order."""
+def eager_bundle(directions: tuple[float, ...], *, fickle: bool = False) -> Bundle:
+    """Return models that want these directions, in symbol order: at every slice, or at some."""
     manifest = Manifest(
         name="eager-1",
         purpose="plumbing",
@@ -53,13 +64,14 @@ def eager_bundle(directions: tuple[float, ...]) -> Bundle:
         metrics={},
         files={},
     )
-    return Bundle(manifest, _constant(140, directions), _constant(165, (-0.5, -0.5, 1.0)), FickleGuard())
+    alpha = _constant(140, directions, FickleActor if fickle else Actor)
+    return Bundle(manifest, alpha, _constant(165, (-0.5, -0.5, 1.0)), FickleGuard())
 
 
-def _constant(inputs: int, outputs: tuple[float, ...]) -> Actor:
+def _constant(inputs: int, outputs: tuple[float, ...], kind: type[Actor] = Actor) -> Actor:
     layer = Layer(np.zeros((len(outputs), inputs)), np.array(outputs))
     box = np.ones(len(outputs))
-    return Actor(Normaliser(np.zeros(inputs), np.ones(inputs), 1e-8, 10.0), (layer,), "tanh", -box, box)
+    return kind(Normaliser(np.zeros(inputs), np.ones(inputs), 1e-8, 10.0), (layer,), "tanh", -box, box)
 
 
 _STEPS: dict[

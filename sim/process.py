@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import StrEnum
-from inspect import iscoroutinefunction
-from types import CodeType
-from typing import Any, Protocol
+from functools import cache
+from inspect import iscoroutinefunction, ismethod
+from types import CodeType, FrameType
+from typing import Any
 
 from sim.loop import OWNER, Owner, VirtualLoop
 
@@ -40,17 +41,13 @@ class Fate:
     stopped_s: float = 0.0  # of one that does not die: for how long it stands still
 
 
-class Watcher(Protocol):
-    """Who decides what happens at a crash point."""
-
-    def passes(self, process: Process, point: str) -> Fate | None:
-        """Take note that a process passes a point, and say what happens to it there."""
+Watch = Callable[["Process", str], "Fate | None"]  # takes note of a point, and says what happens there
 
 
 class Process(Owner):
     """One run of one service, from its start to its end or death."""
 
-    def __init__(self, loop: VirtualLoop, service: str, number: int, watcher: Watcher) -> None:
+    def __init__(self, loop: VirtualLoop, service: str, number: int, watch: Watch) -> None:
         super().__init__()
         self.service = service
         self.number = number
@@ -59,7 +56,7 @@ class Process(Owner):
         self.stop: Callable[[], None] = self.kill  # what SIGTERM does
         self.on_death: list[Callable[[], None]] = []  # what the machine does to what a dead process held
         self._loop = loop
-        self._watcher = watcher
+        self._watch = watch
         self._main: asyncio.Task[None] | None = None
 
     def start(self, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -85,31 +82,18 @@ class Process(Owner):
         self.is_stopped = True
         self._loop.call_later(seconds, self._loop.wake, self, context=copy_context_of_nobody())
 
-    async def reach(self, point: str) -> None:
-        """Pass a crash point."""
-        fate = self._fate(point)
-        if fate is not None:
-            self.stand_still(fate.stopped_s)
-            await asyncio.sleep(0)
-
-    def reach_at_once(self, point: str) -> None:
-        """Pass a crash point in code that cannot wait; such code is not stopped, it dies or goes on."""
-        fate = self._fate(point)
-        if fate is not None:
-            self.stand_still(fate.stopped_s)
-
-    def _fate(self, point: str) -> Fate | None:
-        self.check_alive()
-        fate = self._watcher.passes(self, point)
-        if fate is not None and fate.dies:
-            self.kill()
-            raise DiedError(point)
-        return fate
-
-    def check_alive(self) -> None:
-        """Let nothing of a dead process through."""
+    def reach(self, point: str) -> bool:
+        """Pass a crash point; whether the process stands still there, at the next time that it waits."""
         if self.is_dead:
             raise DiedError
+        fate = self._watch(self, point)
+        if fate is None:
+            return False
+        if fate.dies:
+            self.kill()
+            raise DiedError(point)
+        self.stand_still(fate.stopped_s)
+        return True
 
 
 class Door:
@@ -126,18 +110,36 @@ class Door:
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401
         found = getattr(self._target, method)
         if not _is_effect(type(self._target), method):
+            if ismethod(found) or method in _CONSTANTS:
+                setattr(self, method, found)
             return found
-        process, effect = self._process, f"{self._name}.{method}"
+        process = self._process
+        points = _points_of(process.service, f"{self._name}.{method}")
 
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:  # noqa: ANN401
             caller = sys._getframe(1)
-            point = f"{process.service} {site_of(caller.f_globals['__name__'], caller.f_code)} {effect}"
-            return _passed(process, point, found, args, kwargs)
+            sides = points.get(caller.f_code)
+            if sides is None:
+                sides = points[caller.f_code] = _sides_of(process.service, caller, f"{self._name}.{method}")
+            return _passed(process, sides, found, args, kwargs)
 
         setattr(self, method, call)
         return call
 
 
+@cache
+def _points_of(service: str, effect: str) -> dict[CodeType, tuple[str, str]]:
+    """Return the points of an effect that are known, by who calls."""
+    return {}
+
+
+def _sides_of(service: str, caller: FrameType, effect: str) -> tuple[str, str]:
+    """Return the names of the points before and after an effect."""
+    site = f"{caller.f_globals['__name__']}.{caller.f_code.co_qualname}"
+    return f"{service} {site} {effect}:{Side.BEFORE}", f"{service} {site} {effect}:{Side.AFTER}"
+
+
+_CONSTANTS = frozenset({"book", "read_count"})
 _EFFECTS: dict[tuple[type, str], bool] = {}
 
 
@@ -152,29 +154,20 @@ def _is_effect(kind: type, method: str) -> bool:
 
 async def _passed(
     process: Process,
-    point: str,
+    sides: tuple[str, str],
     method: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401
-    await process.reach(f"{point}:{Side.BEFORE}")
+    if process.reach(sides[0]):
+        await asyncio.sleep(0)
     done = await method(*args, **kwargs)
-    await process.reach(f"{point}:{Side.AFTER}")
+    if process.reach(sides[1]):
+        await asyncio.sleep(0)
     return done
 
 
-_SITES: dict[CodeType, str] = {}
-
-
-def site_of(module: str, code: CodeType) -> str:
-    """Return the name of a function as crash points have it."""
-    site = _SITES.get(code)
-    if site is None:
-        site = _SITES[code] = f"{module}.{code.co_qualname}"
-    return site
-
-
-def copy_context_of_nobody() -> Any:  # noqa: ANN401
+def copy_context_of_nobody() -> Context:
     """Return a context that belongs to no process: what runs in it is the machine's."""
     context = copy_context()
     context.run(OWNER.set, None)

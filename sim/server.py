@@ -7,6 +7,7 @@ end of its append-only file.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,14 +109,25 @@ class MemoryServer:
         self.health: dict[str, dict[str, str]] = {}
         self.is_up = True
         self.on_commit: list[Callable[[Write], None]] = []  # told every call of the script that has written
-        self.on_written: list[Callable[[str], None]] = []  # told the name of a stream that has grown
+        # by stream, who waits for it to grow; answered with False where it does not
+        self.waiters: dict[str, dict[asyncio.Future[bool], None]] = {name: {} for name in self.streams}
         self.owners = count(1)  # of leases: every door that was ever opened is another one
         self.times_back = 0  # how often it has become older
+        self.remembers = True  # whether it may become older
         self._undo: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def go(self) -> None:
+        """Be away: who waits for a stream is told."""
+        self.is_up = False
+        for waiters in self.waiters.values():
+            for waiter in waiters:
+                answer_waiter(waiter, True)
 
     # --- the past -------------------------------------------------------------------------------
 
     def _did(self, undo: Callable[[], None]) -> None:
+        if not self.remembers:
+            return
         now_s = self._monotonic_s()
         self._undo.append((now_s, undo))
         while self._undo[0][0] < now_s - REMEMBERED_S:
@@ -231,8 +243,8 @@ class MemoryServer:
             entries.last = before
 
         self._did(undo)
-        for listener in self.on_written:
-            listener(stream)
+        for waiter in self.waiters[stream]:
+            answer_waiter(waiter, True)
         return entry.entry_id
 
     def commit(self, write: Write) -> list[str]:
@@ -308,6 +320,11 @@ class MemoryServer:
         for symbol, contract in contracts.items():
             self._put(self.contracts, symbol, contract)  # type: ignore[arg-type]
 
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self.streams.clear()
+        self._undo.clear()
+
     def copy(self, now_ms: Callable[[], int], monotonic_s: Callable[[], float]) -> MemoryServer:
         """Return a server with the same content on another clock, and nobody at its leases."""
         other = MemoryServer(now_ms, monotonic_s)
@@ -319,3 +336,9 @@ class MemoryServer:
         other.marks = {service: dict(marks) for service, marks in self.marks.items()}
         other.states, other.contracts = dict(self.states), dict(self.contracts)
         return other
+
+
+def answer_waiter(waiter: asyncio.Future[bool], has_grown: bool) -> None:  # noqa: FBT001 - a timer's argument
+    """Tell one that waits for a stream to grow, unless it was told already."""
+    if not waiter.done():
+        waiter.set_result(has_grown)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextvars import Context
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,11 @@ class Wire:
     sent_until_s: float = 0.0  # when the last frame of each direction arrives: the order is kept
     told_until_s: float = 0.0
     begun: bytes = b""  # of a frame that the venue has not written to its end
+    context: Context = field(init=False)  # what is given to the process runs in its name
+
+    def __post_init__(self) -> None:
+        """Make the context."""
+        self.context = _context_of(self.process)
 
     # --- the gateway's side -----------------------------------------------------------------------
 
@@ -96,11 +103,11 @@ class Wire:
         """Let a frame leave; it is on its way when the process dies after this."""
         envelope = common.ProtoMessage()
         envelope.ParseFromString(message)
-        point = f"gateway link.send {_name_of(envelope.payloadType)}"
-        self.process.reach_at_once(f"{point}:{Side.BEFORE}")
+        before, after = _sides_of("send", envelope.payloadType)
+        self.process.reach(before)
         if self.is_open:
             self.venue.carry(self, envelope)
-        self.process.reach_at_once(f"{point}:{Side.AFTER}")
+        self.process.reach(after)
 
     def abort(self) -> None:
         """Cut the connection from the gateway's side."""
@@ -112,34 +119,39 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Carry the venue's bytes to the gateway, frame by frame."""
         data = self.begun + data
-        at = 0
+        at, frames = 0, deque[bytes]()
         while at + 4 <= len(data) and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
-            self.told_until_s = self.venue.arrival_s(self.told_until_s)
-            self.venue.loop.call_at(
-                self.told_until_s, self.give, data[at + 4 : end], context=_context_of(self.process)
-            )
+            frames.append(data[at + 4 : end])
             at = end
         self.begun = data[at:]
+        if frames:
+            self.told_until_s = self.venue.arrival_s(self.told_until_s)
+            self.venue.loop.call_at(self.told_until_s, self.give, frames, context=self.context)
 
-    def give(self, frame: bytes) -> None:
-        """Hand a frame to the link, if there is still somebody."""
-        if not self.is_open or self.process.is_dead:
-            return
-        envelope = common.ProtoMessage()
-        envelope.ParseFromString(frame)
-        point = f"gateway link.receive {_name_of(envelope.payloadType)}"
+    def give(self, frames: deque[bytes]) -> None:
+        """Hand frames to the link, one by one, as long as there is somebody; to one that stands still, later."""
         try:
-            self.process.reach_at_once(f"{point}:{Side.BEFORE}")
-            self.on_frame(frame)
-            self.process.reach_at_once(f"{point}:{Side.AFTER}")
+            while frames and self.is_open and not self.process.is_dead:
+                if self.process.is_stopped:
+                    self.venue.loop.call_soon(self.give, frames, context=self.context)
+                    return
+                self._give(frames.popleft())
         except DiedError:
             return
+
+    def _give(self, frame: bytes) -> None:
+        envelope = common.ProtoMessage()
+        envelope.ParseFromString(frame)
+        before, after = _sides_of("receive", envelope.payloadType)
+        self.process.reach(before)
+        self.on_frame(frame)
+        self.process.reach(after)
 
     def break_off(self, why: str) -> None:
         """End the connection; the gateway hears of it, unless it is gone."""
         if self.is_open:
             self.abort()
-            self.venue.loop.call_soon(self._end, why, context=_context_of(self.process))
+            self.venue.loop.call_soon(self._end, why, context=self.context)
 
     def _end(self, why: str) -> None:
         if not self.process.is_dead:
@@ -470,7 +482,14 @@ def _name_of(payload_type: int) -> str:
     return str(TYPES[payload_type].DESCRIPTOR.name)
 
 
-def _context_of(process: Process) -> Any:  # noqa: ANN401
+@cache
+def _sides_of(way: str, payload_type: int) -> tuple[str, str]:
+    """Return the crash points on both sides of a message on its way."""
+    point = f"gateway link.{way} {_name_of(payload_type)}"
+    return f"{point}:{Side.BEFORE}", f"{point}:{Side.AFTER}"
+
+
+def _context_of(process: Process) -> Context:
     context = copy_context_of_nobody()
     context.run(OWNER.set, process)
     return context

@@ -105,13 +105,15 @@ class Ledger:
         for record in records:
             row = _row(record, self._revision + 1)
             rows[row[0], row[1]] = row  # the last snapshot of a record is the one that counts
+        if not rows:
+            self._db.execute(_SET_MARK, ("time_ms", str(now_ms)))  # a transaction of its own
+            return
         self._db.execute("BEGIN IMMEDIATE")
-        if rows:
-            self._db.executemany(_UPSERT, rows.values())
-            self._db.execute(_SET_MARK, ("revision", str(self._revision + 1)))
+        self._db.executemany(_UPSERT, rows.values())
+        self._db.execute(_SET_MARK, ("revision", str(self._revision + 1)))
         self._db.execute(_SET_MARK, ("time_ms", str(now_ms)))
         self._db.execute("COMMIT")
-        self._revision += bool(rows)
+        self._revision += 1
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -390,6 +390,9 @@ def depth_event(account_id: int, symbol_id: int, change: Change) -> Message:
     )
 
 
+_PERIODS = {period: model.ProtoOATrendbarPeriod.Value(period) for period in Period}
+
+
 def spot_event(
     account_id: int,
     symbol_id: int,
@@ -403,7 +406,7 @@ def spot_event(
     if spot.bid_moved:
         event.bid = spot.bid
         event.trendbar.extend(
-            trendbar(bar, period=model.ProtoOATrendbarPeriod.Value(period)) for period, bar in bars.items()
+            trendbar(bar, period=_PERIODS[period]) for period, bar in bars.items()
         )
     if spot.ask_moved:
         event.ask = spot.ask

@@ -29,6 +29,7 @@ class AccountKeeper:
         self._last_id = (0, 0)
         self._model: AccountModel | None = None
         self._balance_version = 0
+        self._peak_remembered: Decimal | None = None  # what the journal has
         self._position_ms: dict[int, int] = {}  # when the venue last changed a position, by its own time
         self.events_followed = 0
         self.refusal = ""  # why nothing can be traded on it; "" if it can
@@ -122,9 +123,10 @@ class AccountKeeper:
 
     async def remember_peak(self) -> None:
         """Keep the highest equity over a restart."""
-        peak = str(self.model.peak_equity)
-        if peak != self._journal.fact("peak_equity"):
-            await self._journal.remember(peak_equity=peak)
+        peak = self.model.peak_equity
+        if peak != self._peak_remembered:
+            await self._journal.remember(peak_equity=str(peak))
+            self._peak_remembered = peak
 
     # --- what it says ---------------------------------------------------------------------------
 

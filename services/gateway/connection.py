@@ -28,6 +28,7 @@ SESSIONS_MAX = 3  # on one link, one after the other, none of them healthy
 DUE_LOOK_S = 3_600.0  # another gateway may have refreshed the token meanwhile
 FIRST_QUOTES_S = 5.0
 INBOX_MAX = 200_000  # messages; more than this unread means that we have stopped reading
+_NOTHING = Received(None, "")  # is put behind the last message when a session has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +167,31 @@ class Connection:
 
     async def _pump(self, session: Session, inbox: asyncio.Queue[Received], due: asyncio.Task[None]) -> None:
         """Handle what comes, one after the other, in the venue's order, until the session ends."""
-        ends = {asyncio.create_task(each.ended.wait()) for each in (session.link, session)}
+        waits = [asyncio.create_task(each.ended.wait()) for each in (session.link, session)]
+        ends: list[asyncio.Task[Any]] = [*waits, due]
+
+        def wake(_: asyncio.Task[Any]) -> None:
+            if not inbox.full():  # with a full one it is awake
+                inbox.put_nowait(_NOTHING)
+
+        for end in ends:
+            end.add_done_callback(wake)
         try:
-            while (received := await _next(inbox, {*ends, due})) is not None:
-                await self._handle(received, session)
+            while not (inbox.empty() and any(end.done() for end in ends)):
+                await self._handle(await inbox.get(), session)
         finally:
             for end in ends:
-                end.cancel()
+                end.remove_done_callback(wake)
+            for wait in waits:
+                wait.cancel()
         if due.done():
             due.result()  # raises what it failed with
 
     async def _handle(self, received: Received, session: Session) -> None:
         message = received.message
         match message:
+            case None:
+                pass  # only to wake the pump
             case oa.ProtoOASpotEvent():
                 await self._feed.on_spot(message)
             case oa.ProtoOAExecutionEvent():
@@ -206,15 +219,3 @@ async def _end_when_due(session: Session, who: Credentials) -> None:
             session.end("the access token is due to be refreshed", planned=True)
             return
         await asyncio.sleep(min(left_s, DUE_LOOK_S))
-
-
-async def _next(inbox: asyncio.Queue[Received], ends: set[asyncio.Task[Any]]) -> Received | None:
-    """Return what comes next, or None when one of the ends has come and all that it left is handled."""
-    if not inbox.empty():
-        return inbox.get_nowait()
-    waiting = asyncio.create_task(inbox.get())
-    try:
-        await asyncio.wait({waiting, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        return waiting.result() if waiting.done() else None
-    finally:
-        waiting.cancel()

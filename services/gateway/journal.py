@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from shared.messages import ExecutionReported, OrderRequested
 
 FREE_S = 5.0
 FREE_POLL_S = 0.05
+REQUESTS_KEPT = 64  # that need not be read from their JSON again
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
@@ -193,7 +195,7 @@ class Journal:
             values,
         )
         return [
-            OrderRecord(OrderRequested.model_validate_json(request), Status(status), position_id, sent_ms)
+            OrderRecord(_request_of(request), Status(status), position_id, sent_ms)
             for request, status, position_id, sent_ms in rows
         ]
 
@@ -204,7 +206,7 @@ class Journal:
             " (SELECT client_order_id FROM events WHERE number <= ?) ORDER BY rowid",
             (number,),
         )
-        return [OrderRequested.model_validate_json(request) for (request,) in rows]
+        return [_request_of(request) for (request,) in rows]
 
     def last_number(self) -> int:
         """Return the number of the newest event; 0 before the first."""
@@ -226,6 +228,12 @@ class Journal:
         """Return a plain fact by name."""
         row = self._reads.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
+
+
+@lru_cache(maxsize=REQUESTS_KEPT)
+def _request_of(text: str) -> OrderRequested:
+    """Return a request as it was journalled; that of an order under way is asked for at every event."""
+    return OrderRequested.model_validate_json(text)
 
 
 def _locked(path: Path) -> IO[str]:

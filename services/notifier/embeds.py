@@ -237,7 +237,7 @@ def _card(
 
 
 def _signed(card: Card, book: str) -> Card:
-    return fitted(replace(card, footer=f"{book} · {card.footer}" if book else card.footer))
+    return fitted(card, footer=f"{book} · {card.footer}" if book else card.footer)
 
 
 def _price(price: Decimal | None) -> str | None:
@@ -256,9 +256,9 @@ def _size(units: Decimal | None, lot_units: Decimal | None) -> str | None:
 # --- Discord's limits -----------------------------------------------------------------------------
 
 
-def fitted(card: Card) -> Card:
-    """Return the card within Discord's limits: what is too long is cut and ends with '…'."""
-    title, footer = _cut(card.title, TITLE_MAX), _cut(card.footer, FOOTER_MAX)
+def fitted(card: Card, *, footer: str | None = None) -> Card:
+    """Return the card within Discord's limits, with another footer: what is too long is cut, with '…'."""
+    title, footer = _cut(card.title, TITLE_MAX), _cut(card.footer if footer is None else footer, FOOTER_MAX)
     left = POST_CHARACTERS_MAX - _length(title) - _length(footer)
     description = _cut(card.description, min(DESCRIPTION_MAX, left))
     left -= _length(description)
@@ -307,13 +307,15 @@ def embed_of(card: Card) -> Mapping[str, Any]:
 
 def _length(text: str) -> int:
     """Return UTF-16 units: never less than what Discord counts, whichever way it counts."""
-    return len(text.encode("utf-16-le")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
 def _cut(text: str, limit: int) -> str:
     """Return text that can be shown, of at most `limit` units; never empty, which Discord refuses."""
     text = text.encode(errors="replace").decode()  # lone surrogates have no UTF-8
-    text = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text).strip() or "—"
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
+    text = text.strip() or "—"
     if _length(text) <= limit:
         return text
     return text.encode("utf-16-le")[: 2 * (limit - 1)].decode("utf-16-le", errors="ignore") + "…"

@@ -127,6 +127,7 @@ class NotifierHandlers:
         self._lots: dict[str, Decimal] = {}
         self._trouble = ""
         self._version = 0  # grows with every change of the state
+        self._snapshot = (-1, b"")  # the last one, and of which version it is
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -290,6 +291,11 @@ class NotifierHandlers:
 
     def snapshot(self) -> bytes:
         """Return the state, small: of a long queue the most severe and newest cards."""
+        if self._snapshot[0] != self._version:
+            self._snapshot = (self._version, self._dumped())
+        return self._snapshot[1]
+
+    def _dumped(self) -> bytes:
         waiting = list(enumerate(self._queue.values()))
         best = heapq.nlargest(SNAPSHOT_CARDS_MAX, waiting, key=lambda one: (_RANK[one[1].severity], one[0]))
         while True:
