@@ -450,8 +450,13 @@ class Auditor:
 
     def _judge_alerts(self) -> None:
         """Every execution that people are told of was posted, here or there."""
+        for text in self.untold():
+            self._find(Rule.TOLD, text)
+
+    def untold(self) -> Iterator[str]:
+        """Yield the executions that people have yet to be told of."""
         posted = {*self._world.outside.webhook.posted, *self._world.outside.spare.posted}
         for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
             card = card_of(execution, book=BOOK)
             if card is not None and card.message_id not in posted:
-                self._find(Rule.TOLD, f"{execution.client_order_id} {execution.kind}")
+                yield f"{execution.client_order_id} {execution.kind}"

@@ -40,7 +40,7 @@ from venue.rules import OrderRequest
 
 ORDERS_MIN = 5
 SLICES_IN_PEACE = 2  # at least, and the last of all
-SLICES_MORE = 30  # played until there were so many orders
+SLICES_MORE = 60  # played until there were so many orders
 MARKETS = 4
 MARKET_SLICES = 480
 WARM_SLICES = 320  # before the first slice of a schedule
@@ -174,24 +174,30 @@ class Chaos:
             await world.connected()
             self._begin(number)
             await world.play_slice()
+        if self.auditor.orders_sent < ORDERS_MIN:
+            self._resume()
         while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
             await world.play_slice()
         self._make_peace()
         until_s = world.loop.time() + SETTLE_S
         while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
+            if not self._is_settled():
+                await world.play_slice()  # what waits for a quote has one
+                continue
+            for _ in range(SLICES_IN_PEACE):
+                await world.play_slice()
             if self._is_settled():
-                for _ in range(SLICES_IN_PEACE):
-                    await world.play_slice()
-                if self._is_settled():
-                    break
+                break
         world.faults_fired += len(world.venue.fired)
         self.findings += self.auditor.judge()
 
     def _begin(self, number: int) -> None:
         """Have the faults of a slice happen when it is time for them."""
         for fault in self._schedule.faults:
-            if fault.slice == number:
+            if fault.slice == number and not fault.after_s:
+                self._happen(fault)
+            elif fault.slice == number:
                 self._world.loop.call_later(
                     fault.after_s, self._happen, fault, context=copy_context_of_nobody()
                 )
@@ -332,6 +338,10 @@ class Chaos:
         self._world.server.add(streams.COMMANDS.name, Entry("*", given))
         self._world.fired(f"{fault.kind} {fault.detail}")
 
+    def _resume(self) -> None:
+        """Let the operator have it trade again, so that there are orders."""
+        self.command(Fault(FaultKind.COMMAND, 0, detail=Command.RESUME))
+
     def halt(self, fault: Fault) -> None:
         """Make the halt file, and take it away again."""
         self._world.outside.halt_file.touch()
@@ -365,6 +375,14 @@ class Chaos:
         webhook.is_up = False
         self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
         self._later(fault.seconds, lambda: setattr(webhook, "is_up", True))
+
+    def subscribe_again(self, fault: Fault) -> None:
+        """Let a gateway subscribe to a symbol's quotes again; it hears none of them meanwhile."""
+        for (service, _), process in sorted(self._world.processes.items()):
+            if service == "gateway" and process.subscribe_again and not process.trouble():
+                self._world.subscribing = process.spawn(process.subscribe_again(fault.detail))
+                self._world.fired(f"{fault.kind} {fault.detail}")
+                return
 
     def by_hand(self, fault: Fault) -> None:
         """Let somebody use the account beside us."""
@@ -408,7 +426,8 @@ class Chaos:
             for entry in self._world.server.streams[streams.ORDERS.name].entries
             if isinstance(entry.message, OrderRequested)
         }
-        return requested <= last.keys() and not set(last.values()) & _OPEN
+        is_closed = requested <= last.keys() and not set(last.values()) & _OPEN
+        return is_closed and not any(self.auditor.untold())
 
 
 _OPEN = {
@@ -449,6 +468,7 @@ _HAPPENINGS: dict[FaultKind, Callable[[Chaos, Fault], None]] = {
     FaultKind.HALT_FILE: Chaos.halt,
     FaultKind.GARBAGE: Chaos.litter,
     FaultKind.WEBHOOK_AWAY: Chaos.mute_webhook,
+    FaultKind.QUIET_SYMBOL: Chaos.subscribe_again,
     FaultKind.BY_HAND: Chaos.by_hand,
 }
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from shared.messages import Command
 from sim.points import SERVICES, crash_points
 from sim.venue import GOODBYES, NEWS, Cut, Trick
+from venue.book import SYMBOLS
 
 SLICES_MIN = 50
 LAST_FAULT_SLICE = SLICES_MIN - 8
@@ -48,6 +49,7 @@ class FaultKind(StrEnum):
     HALT_FILE = "the halt file is there"
     GARBAGE = "somebody writes garbage"
     WEBHOOK_AWAY = "the webhook does not answer"
+    QUIET_SYMBOL = "a symbol seems to be silent:"
     BY_HAND = "somebody at the venue's own program"
 
 
@@ -132,6 +134,15 @@ def _garbage(service: str, at: int, rng: random.Random) -> Fault:
     return Fault(FaultKind.GARBAGE, at, rng.uniform(0, 0.4), detail=stream)
 
 
+def _older(service: str, at: int, rng: random.Random) -> Fault:
+    """Return a loss of what happened just before."""
+    return Fault(FaultKind.REDIS_OLDER, at, rng.uniform(0.4, 0.8), seconds=rng.uniform(0.8, 2.0))
+
+
+def _quiet_symbol(service: str, at: int, rng: random.Random) -> Fault:
+    return Fault(FaultKind.QUIET_SYMBOL, at, detail=rng.choice(SYMBOLS))
+
+
 _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = (
     (r"_bury", _garbage),
     (r"release_lease", _fault(FaultKind.STOP)),
@@ -149,11 +160,16 @@ _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = 
     (r"SymbolChanged|Changes\._publish", _fault(FaultKind.NEWS, "symbol")),
     (r"TraderUpdated", _fault(FaultKind.NEWS, "trader")),
     (r"TrailingSL", _fault(FaultKind.NEWS, "trailing")),
-    (r"ClosePosition", _fault(FaultKind.COMMAND, Command.FLATTEN)),
+    (r"UnsubscribeSpots", _quiet_symbol),
+    (r"ClosePosition|on_command", _fault(FaultKind.COMMAND, Command.FLATTEN)),
     (r"DealList|OrderList", _fault(FaultKind.CUT_ORDER, Cut.AFTER)),
     (r"Heartbeat", _fault(FaultKind.VENUE_AWAY)),
     (r"Auth|AssetList|Symbol|Trendbars|Subscribe|place\.dial|_one_session", _fault(FaultKind.DISCONNECT)),
     (r"_take_lease|_recover|Outbox\.start|wire|AccountKeeper\.open", _fault(FaultKind.DIE)),
+    (r"_tell |_contracts|main\.build|Changes\.publish|Reconcile|Trader(Req|Res)", _fault(FaultKind.DIE)),
+    (r"_restore_command", _fault(FaultKind.COMMAND, Command.PAUSE)),
+    (r"_restore_|_write_again", _older),
+    (r"has_pending", _fault(FaultKind.VENUE_AWAY)),
     (r"_handle_pending|_drain", _fault(FaultKind.PAUSE)),
 )
 
@@ -170,6 +186,8 @@ def _any(rng: random.Random) -> Fault:
             service = point.partition(" ")[0]
         case FaultKind.GARBAGE:
             return _garbage(service, at, rng)
+        case FaultKind.QUIET_SYMBOL:
+            return _quiet_symbol(service, at, rng)
         case FaultKind.GOODBYE:
             detail = rng.choice(GOODBYES)
         case FaultKind.NEWS:
@@ -210,4 +228,5 @@ _WEIGHTS = dict.fromkeys(FaultKind, 2) | {
     FaultKind.GARBAGE: 1,
     FaultKind.GRANT_VOID: 1,
     FaultKind.NEWS: 1,
+    FaultKind.QUIET_SYMBOL: 1,
 }

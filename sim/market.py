@@ -7,6 +7,7 @@ the others one: they are there because the columns need all five.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from venue.bars import Bar, BarStore
 from venue.book import CONTRACTS
 from venue.calendar import M5_MS
 from venue.market import BarSeries
+from venue.playback import Playback, Spot
 from venue.ticks import QuotePath, tick_points
 
 Integers = NDArray[np.int64]
@@ -38,6 +40,7 @@ class SparseStore(BarStore):
     def __init__(self, series: dict[str, BarSeries], *, data_set: str, quoted_often: frozenset[str]) -> None:
         super().__init__(CONTRACTS, series, data_set=data_set)
         self._often = quoted_often
+        self.played: dict[int, list[Spot]] = {}  # the quotes of those that were played
         self._spread = {s: ticks * tick_points(CONTRACTS[s]) for s, ticks in _SPREAD_TICKS.items()}
         self._first_ms = {symbol: 40 + 70 * rank for rank, symbol in enumerate(CONTRACTS)}
 
@@ -54,6 +57,16 @@ class SparseStore(BarStore):
         """Return one bar by its open."""
         found = self.bars(symbol, open_ms, open_ms + 1)
         return found[0] if found else None
+
+
+class SparsePlayback(Playback):
+    """Plays a market; its quotes are made once for all who play it."""
+
+    def _spots_of_slice(self, open_ms: int) -> list[Spot]:
+        slices = cast(SparseStore, self.store).played
+        if open_ms not in slices:
+            slices[open_ms] = super()._spots_of_slice(open_ms)
+        return slices[open_ms]
 
 
 @lru_cache(maxsize=16)

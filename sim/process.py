@@ -53,6 +53,7 @@ class Process(Owner):
         self.number = number
         self.is_dead = False
         self.trouble: Callable[[], str] = lambda: "not started"
+        self.subscribe_again: Callable[[str], Coroutine[Any, Any, None]] | None = None  # a gateway's
         self.stop: Callable[[], None] = self.kill  # what SIGTERM does
         self.on_death: list[Callable[[], None]] = []  # what the machine does to what a dead process held
         self._loop = loop
@@ -65,6 +66,12 @@ class Process(Owner):
         context.run(OWNER.set, self)
         self._main = self._loop.create_task(main, context=context)
         return self._main
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have it do something more."""
+        context = copy_context()
+        context.run(OWNER.set, self)
+        return self._loop.create_task(work, context=context)
 
     def kill(self) -> None:
         """End it here and now: nothing more gets out of it."""

@@ -18,6 +18,7 @@ from services.features.main import service_of as features_service
 from services.gateway.journal import Journal
 from services.gateway.settings import GatewaySettings
 from services.gateway.transport import Place
+from services.gateway.watchdog import Watchdog
 from services.inference.bundle import Bundle
 from services.inference.handlers import InferenceHandlers
 from services.inference.main import service_of as inference_service
@@ -142,6 +143,8 @@ async def _gateway(
         clock=outside.clock,
         history_spare=HISTORY_SPARE,
     )
+    owners = (getattr(task, "__self__", None) for task in service.tasks)
+    process.subscribe_again = next(each for each in owners if isinstance(each, Watchdog)).subscribe_again
     return service, settings
 
 

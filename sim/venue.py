@@ -25,7 +25,7 @@ from services.gateway.tokens import Tokens
 from shared.clock import monotonic_s
 from shared.errors import UnavailableError
 from sim.loop import OWNER, VirtualLoop
-from sim.market import SparseStore
+from sim.market import SparsePlayback, SparseStore
 from sim.process import DiedError, Process, Side, copy_context_of_nobody
 from venue.account_answers import trader_of
 from venue.book import CONTRACTS
@@ -45,7 +45,7 @@ from venue.faults import Fault, Faults
 from venue.incidents import Incidents
 from venue.ledger import Ledger
 from venue.matching import Matching
-from venue.playback import Playback, Spot
+from venue.playback import Spot
 from venue.protocol import common, messages, model
 from venue.records import Execution, ExecutionKind, OrderStatus, RefusedError
 from venue.session import Floor, Session
@@ -170,7 +170,7 @@ class SimVenue:
         self.protections: deque[int | None] = deque()  # how late the next ones are set; None: never
         terms = Terms(contracts=CONTRACTS)
         self.matching = Matching(terms, protection_delay_ms=self._protection_delay_ms)
-        playback = Playback(store, start_ms)
+        playback = SparsePlayback(store, start_ms)
         self.exchange = Exchange.resume(
             playback, self.matching, self.ledger, Faults(), Stepped(), deposit_cents=deposit_cents
         )

@@ -143,6 +143,7 @@ class World:
         self.story: list[tuple[float, str]] = []
         self.faults_fired = 0
         self.watch: Callable[[Process, str], Fate | None] = lambda process, point: None
+        self.subscribing: asyncio.Task[None] | None = None  # to a symbol again: no quote comes meanwhile
         self.is_over = False
         self.has_peace = False  # the faults are over: what ends is started again at once
 
@@ -261,8 +262,11 @@ class World:
         ends meanwhile: it would ask for a history up to the last stamp it has seen. Live, time does not wait.
         """
         until_s = self.loop.time() + CONNECT_S
-        while self.loop.time() < until_s and any(self._connecting()):
+        while self.loop.time() < until_s and (self._is_subscribing() or any(self._connecting())):
             await self.rest(0.05)
+
+    def _is_subscribing(self) -> bool:
+        return self.subscribing is not None and not self.subscribing.done()
 
     def _connecting(self) -> Iterator[Process]:
         for wire in self.venue.wires.values():

@@ -130,15 +130,19 @@ class Playback:
         self._slice, self._index = [], 0
         if self._next_slice_ms is None:
             return
+        self._slice = self._spots_of_slice(self._next_slice_ms)
+        self._slice_end_ms = self._next_slice_ms + M5_MS
+        self._next_slice_ms = self.store.next_open(self._slice_end_ms)
+
+    def _spots_of_slice(self, open_ms: int) -> list[Spot]:
+        """Return the quotes of a slice, in the order in which they are played."""
         ranked = [
             (spot.time_ms, rank, spot)
             for rank, symbol in enumerate(self.store.contracts)
-            for spot in _spots(self.store, symbol, self._next_slice_ms)
+            for spot in _spots(self.store, symbol, open_ms)
         ]
         ranked.sort(key=lambda entry: entry[:2])
-        self._slice = [spot for _, _, spot in ranked]
-        self._slice_end_ms = self._next_slice_ms + M5_MS
-        self._next_slice_ms = self.store.next_open(self._slice_end_ms)
+        return [spot for _, _, spot in ranked]
 
     def _skip_played(self, time_ms: int) -> None:
         """Take up in mid-slice what had been played before a restart."""

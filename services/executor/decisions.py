@@ -77,11 +77,12 @@ def decide_slice(
     is_known = ledger.is_known
     if not is_known:
         state = state.model_copy(update={"ledger": after_account(ledger, account, book=policy.book)})
-    streak = state.streak.after(ledger.results_as_of(account.execution_number))
-    state = state.model_copy(update={"streak": streak})
-    messages, state = exits.given_up(state, signals[-1], inputs)
     open_now = {position.position_id for position in account.positions}
-    state = state.model_copy(update={"leaving": tuple(n for n in state.leaving if n in open_now)})
+    changes = {
+        "streak": state.streak.after(ledger.results_as_of(account.execution_number)),
+        "leaving": tuple(number for number in state.leaving if number in open_now),
+    }
+    messages, state = exits.given_up(state.model_copy(update=changes), signals[-1], inputs)
     situation = Situation(signals[-1], account, state, contracts, policy, inputs, is_known)
     if situation.live:
         told, situation = _measured(situation)

@@ -103,6 +103,8 @@ def reversed_on(
 
 def _dropped(state: ExecutorState, *numbers: int) -> ExecutorState:
     """Return the state without some reversals; what they had reserved is free."""
+    if not numbers:
+        return state
     keys = {state.reversals[number].client_order_id for number in numbers}
     requests = {key: each for key, each in state.ledger.requests.items() if key not in keys}
     changes = {

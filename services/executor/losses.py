@@ -131,7 +131,7 @@ def _memory_after(
     value, bound = measured(rule, after, account)
     latched = memory.reached and not (rule.kind is Kind.DAY and is_new_day)
     reached = latched or value is None or bound is None or value >= bound
-    return after.model_copy(update={"reached": reached})
+    return after.model_copy(update={"reached": True}) if reached else after
 
 
 def measured(rule: LossRule, memory: LossMemory | None, account: AccountReported) -> Measured:

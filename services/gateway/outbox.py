@@ -163,7 +163,8 @@ class Outbox:
         log.warning("outbox.again", kept=kept, lost=len(lost))
         self._written = deque((each for each in self._written if each not in lost), WRITTEN_MAX)
         self._put_again([*self._from_journal(kept[execution_key()], first - 1), *lost])
-        self.on_loss(kept[execution_key()])
+        # a request that was written again stood behind its executions, and may be lost without them
+        self.on_loss(max(0, kept[execution_key()] - LOOK_BACK))
 
     def _from_journal(self, after: int, last: int) -> list[_Pending]:
         events = [event for event in self._journal.events(after) if event.number <= last]

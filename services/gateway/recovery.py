@@ -56,10 +56,7 @@ class Recovery:
         self._kept = 0
 
     def ask(self, kept: int) -> None:
-        """Have it looked what is missing; `kept` is the last execution that Redis had.
-
-        Whatever stood on the streams before that execution is there still.
-        """
+        """Have it looked which requests are missing of which nothing had happened up to execution `kept`."""
         self._kept = kept if not self._asked.is_set() else min(kept, self._kept)
         self._asked.set()
 

@@ -42,6 +42,12 @@ class Watchdog:
         silent = self._silence.degraded()
         return f"no quotes of {', '.join(silent)}" if silent else ""
 
+    async def subscribe_again(self, symbol: str) -> None:
+        """Do at once what is done about a symbol that is silent, if there is a session."""
+        session = self._line.session
+        if session is not None and self._line.up.is_set():
+            await self._take(Step.SUBSCRIBE, symbol, session)
+
     async def run(self) -> None:
         """Watch, for as long as the venue's time runs."""
         while self._timing.speed:
