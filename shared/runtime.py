@@ -34,7 +34,7 @@ from shared.messages import (
 from shared.redis_bus import RedisBus
 from shared.samples import Samples
 from shared.settings import ServiceSettings, exit_with, load
-from shared.streams import Stream
+from shared.streams import Stream, id_parts
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 1.0
@@ -328,6 +328,9 @@ class Runtime:
         return has_more_urgent and monotonic_s() - self._looked_s > LOOK_AGAIN_S
 
     async def _handle(self, delivery: Delivery) -> None:
+        if self._held and not _follows(delivery, self._held[-1]):
+            part = self._held[-1]
+            raise UnavailableError(f"what follows {part.stream.name} {part.entry_id} was read by somebody else")
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
@@ -393,6 +396,12 @@ class Runtime:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
+
+
+def _follows(delivery: Delivery, part: Delivery) -> bool:
+    """Whether this is the next part of a whole: they are written together, under consecutive ids."""
+    ms, sequence = id_parts(part.entry_id)
+    return delivery.stream is part.stream and id_parts(delivery.entry_id) == (ms, sequence + 1)
 
 
 async def _run_task(task: Callable[[], Awaitable[None]]) -> None:

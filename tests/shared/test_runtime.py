@@ -10,8 +10,8 @@ from itertools import count
 
 import pytest
 
-from shared import runtime, streams
-from shared.bus import Output
+from shared import redis_bus, runtime, streams
+from shared.bus import Delivery, Output
 from shared.errors import InputError, UnavailableError
 from shared.messages import BarClosed, Command, CommandGiven, Message, Meta
 from shared.redis_bus import RedisBus
@@ -176,6 +176,29 @@ async def test_a_wrong_entry_is_buried_with_its_whole_and_the_rest_goes_on(redis
     assert [text[:5] for text in texts] == ["10:00", "10:10", "10:15"]
     assert "a price of nothing" in dead[0].error  # type: ignore[attr-defined]
     assert {d.fields["symbol"] for d in dead} == {"USDJPY", "USDCHF", "XAUUSD"}  # type: ignore[attr-defined]
+
+
+async def test_parts_of_a_whole_that_another_instance_has_read_are_fetched_back(
+    redis_url: str, book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose lease has just run out may still read: no part is lost, or committed with what is none."""
+    monkeypatch.setattr(redis_bus, "READ_COUNT", 3)
+    monkeypatch.setattr(RedisBus, "read_count", 3)
+    await write_slices(redis_url, book, 1)
+    collector, stolen = Collector(), list[Delivery]()
+
+    async def on_bar(bar: BarClosed) -> Sequence[Message] | None:
+        if bar.index == 2 and not stolen:
+            async with RedisBus.connect(redis_url, book, "features") as other:
+                stolen.extend((await other.read_new((streams.BARS,), block=False))[streams.BARS])
+            await write_slices(redis_url, book, 2)
+        return await collector.on_bar(bar)
+
+    async with running(redis_url, book, collector, (on(BarClosed, on_bar),)) as bus:
+        texts = await events(bus, 2)
+        assert await bus.history(streams.DEAD) == []
+    assert len(stolen) == 2
+    assert [text[:5] for text in texts] == ["10:00", "10:05"]
 
 
 async def test_what_cannot_be_done_now_is_tried_again_and_then_done(redis_url: str, book: str) -> None:
