@@ -104,6 +104,31 @@ async def test_executions_that_redis_lost_are_written_again(
 
 
 @on_loop
+async def test_request_is_written_again_although_its_executions_were_kept(
+    tmp_path: Path, valkey: RedisServer
+) -> None:
+    """One that was lost and written again stands behind its executions: the next loss may take it alone."""
+    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
+        request = a_request(book=place.book)
+        await gateway.protected(request)
+        await gateway.published()
+        client = await place.read()
+        decided = streams.market_id(request.meta.event_time)
+        await client.hset(place.key("marks:executor"), place.key("signals"), decided)
+        entry_id, event = (await place.history(streams.EXECUTIONS))[-1]
+        await client.xdel(place.key("executions"), entry_id)
+        await client.set(place.key("executions:number"), event.number - 1)
+        await client.aclose()
+        await place.step(M5 + 1_000)
+
+        async def is_there() -> bool:
+            return request in [message for _, message in await place.history(streams.ORDERS)]
+
+        await until_so(is_there)
+        assert numbers(await place.executions()) == list(range(1, event.number + 1))
+
+
+@on_loop
 async def test_journal_that_is_older_than_the_stream_is_refused(tmp_path: Path, valkey: RedisServer) -> None:
     """Another volume was mounted: its numbers were given before, and its orders would be forgotten."""
     async with a_place(tmp_path, valkey.url) as place:
