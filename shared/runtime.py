@@ -330,7 +330,9 @@ class Runtime:
     async def _handle(self, delivery: Delivery) -> None:
         if self._held and not _follows(delivery, self._held[-1]):
             part = self._held[-1]
-            raise UnavailableError(f"what follows {part.stream.name} {part.entry_id} was read by somebody else")
+            raise UnavailableError(
+                f"what follows {part.stream.name} {part.entry_id} was read by somebody else"
+            )
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))

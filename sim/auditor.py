@@ -163,7 +163,8 @@ class Auditor:
         token, ends_s = self._world.server.leases.get(write.service, ("", 0.0))
         if write.token != token or self._world.loop.time() >= ends_s:
             self._find(Rule.LEASE, f"{write.service} wrote with the lease {write.token}; it is {token}'s")
-        holders = sum(bus.holds_lease() for bus in self._world.buses_of(write.service))
+        buses = list(self._world.buses_of(write.service))
+        holders = sum(bus.holds_lease() for bus in buses) if len(buses) > 1 else 0
         if holders > 1 and not self._world.server.times_back:
             self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
         if write.source is not None:

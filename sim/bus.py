@@ -64,9 +64,17 @@ class Sound:
 class MemoryBus:
     """Keeps the promises of `shared.bus.Bus`."""
 
-    read_count = 4  # less than a slice has entries, so that a whole is often read in parts
-
-    def __init__(self, server: MemoryServer, book: str, service: str, network: Network | None = None) -> None:
+    def __init__(
+        self,
+        server: MemoryServer,
+        book: str,
+        service: str,
+        network: Network | None = None,
+        *,
+        read_count: int = 4,
+    ) -> None:
+        """Take where it leads, whose it is, what lies between, and how much is read at once."""
+        self.read_count = read_count
         self._server = server
         self._book = book
         self._service = service

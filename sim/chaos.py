@@ -208,11 +208,11 @@ class Chaos:
     # --- crash points -------------------------------------------------------------------------------
 
     def _watch(self, process: Process, point: str) -> Fate | None:
-        passed = self.passed[point] = self.passed.get(point, 0) + 1
-        if passed == 1 and point not in self._points and _MUTATED not in point:
+        passed = self.passed.get(point)
+        self.passed[point] = passed + 1 if passed else 1
+        if not passed and point not in self._points and _MUTATED not in point:
             self.findings.append(Finding(Rule.POINT, point))
-        armed = self._at_points.get(point)
-        if not armed:
+        if not self._at_points or not (armed := self._at_points.get(point)):
             return None
         left, fault = armed.pop(0)
         if left > 1:

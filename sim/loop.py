@@ -85,7 +85,11 @@ class _Call(TimerHandle):
     def cancel(self) -> None:
         """Have it not run; what it holds is let go."""
         self._cancelled = True
-        self._callback = self._args = None
+        self._callback, self._args = _nothing, ()
+
+
+def _nothing() -> None:
+    """Do nothing: what is left of a call that was cancelled."""
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):

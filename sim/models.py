@@ -36,7 +36,7 @@ class FickleGuard:
 
 
 class FickleActor(Actor):
-    """Wants what it wants at some slices only, picked by a number in its columns for each symbol by itself."""
+    """Wants a symbol at some slices only, which a number in its columns picks."""
 
     def act(self, observation: Array) -> Array:
         """Return the action, 0 where it wants nothing now."""

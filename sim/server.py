@@ -338,7 +338,7 @@ class MemoryServer:
         return other
 
 
-def answer_waiter(waiter: asyncio.Future[bool], has_grown: bool) -> None:  # noqa: FBT001 - a timer's argument
+def answer_waiter(waiter: asyncio.Future[bool], has_grown: bool) -> None:
     """Tell one that waits for a stream to grow, unless it was told already."""
     if not waiter.done():
         waiter.set_result(has_grown)

@@ -129,7 +129,7 @@ class Wire:
             self.venue.loop.call_at(self.told_until_s, self.give, frames, context=self.context)
 
     def give(self, frames: deque[bytes]) -> None:
-        """Hand frames to the link, one by one, as long as there is somebody; to one that stands still, later."""
+        """Hand frames to the link one by one, if there is still somebody; if it stands still, later."""
         try:
             while frames and self.is_open and not self.process.is_dead:
                 if self.process.is_stopped:

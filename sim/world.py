@@ -125,6 +125,8 @@ class World:
         """
         self.random = random.Random(seed)  # noqa: S311 - a simulation's
         random.seed(seed)  # what the doors draw: how late they dial again
+        # less than a slice has entries, so that a whole is read in parts, in every other world
+        self.read_count = self.random.choice((4, 64))
         self.loop = VirtualLoop()  # type: ignore[abstract]  # it has no sockets, signals or processes
         self.clock = VirtualClock(self.loop)
         self.store, self.slice = store, start_slice
@@ -182,7 +184,7 @@ class World:
                 self.loop.close()
 
     def forget(self) -> None:
-        """Let go of what takes much room: worlds are full of circles, which last until they are looked for."""
+        """Let go of what takes much room: a world is full of circles, which last until one looks for them."""
         self.server.forget()
         self.loop.errors.clear()
         self.processes.clear()
@@ -206,7 +208,8 @@ class World:
             process = Process(self.loop, service, number, self.watch)
             self.processes[service, number] = process
             way = self.ways[process] = Way(self, process)
-            bus = self.buses[process] = MemoryBus(self.server, BOOK, service, way)
+            bus = MemoryBus(self.server, BOOK, service, way, read_count=self.read_count)
+            self.buses[process] = bus
             main = process.start(run_service(process, bus, self.outside))
             await asyncio.wait({main})
             with suppress(asyncio.CancelledError):
