@@ -117,7 +117,7 @@ class Auditor:
         """Count how long a position stands bare while a gateway could do something about it."""
         self._is_sampling = False
         for position_id, (label, able_s) in list(self._bare.items()):
-            able_s = able_s + SAMPLE_S if self._can_act() else 0.0
+            able_s = able_s + SAMPLE_S if self._can_act() and not self._is_closing(position_id) else 0.0
             self._bare[position_id] = (label, able_s)
             if able_s > PROTECTION_S:
                 del self._bare[position_id]
@@ -130,6 +130,11 @@ class Auditor:
         processes = (p for (service, _), p in self._world.processes.items() if service == "gateway")
         ready = any(not (p.is_dead or p.is_stopped or p.trouble()) for p in processes)
         return ready and bool(venue.wires) and self._world.loop.time() > venue.silent_until_s
+
+    def _is_closing(self, position_id: int) -> bool:
+        """Whether the venue has taken its closing, and waits for a quote: there is no more to be done."""
+        orders = self._world.venue.matching.orders.values()
+        return any(order.closing and order.position_id == position_id for order in orders)
 
     def note_halt_file(self, *, is_there: bool) -> None:
         """Learn that the halt file was made or taken away."""

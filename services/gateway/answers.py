@@ -19,6 +19,7 @@ from shared.messages import ExecutionKind, OrderRequested, Severity
 
 log = get_logger("gateway.answers")
 
+TAKEN_BACK = "REJECTED_AFTER_ACCEPTED"
 ANSWER_LOOKS = 10  # at an accepted order that is not filled
 
 
@@ -77,9 +78,11 @@ class Answers:
             if record.status is Status.PROTECTED and position and not position.stop_loss_price:
                 self._protection.start(record)  # somebody has taken the stop away
             return
+        # taken back by the venue itself: until its books say which word holds, the symbol stays locked
+        is_taken_back = event.kind is ExecutionKind.REJECTED and record.status is Status.ACCEPTED
         await self._executions.record(
             record.request,
-            event.kind,
+            ExecutionKind.UNKNOWN if is_taken_back else event.kind,
             order_id=event.order_id,
             position_id=event.position_id,
             price=position.entry_price if position else event.price,
@@ -88,11 +91,12 @@ class Answers:
             take_profit_price=position.take_profit_price if position else None,
             pnl=event.pnl,
             balance=event.balance,
-            reason=event.reason,
+            reason=f"{TAKEN_BACK}: {event.reason}" if is_taken_back else event.reason,
             at_ms=event.time_ms,
         )
-        if event.kind is ExecutionKind.REJECTED and record.status is Status.ACCEPTED:
-            self._line.ask_books()  # it was on its way: see that nothing came of it
+        if is_taken_back:
+            self._line.sent_here.discard(record.request.client_order_id)
+            self._line.ask_books()
 
     async def on_refusal(self, received: Received) -> None:
         """Take an error that answers an order, an amendment or a closing."""
