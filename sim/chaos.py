@@ -161,6 +161,7 @@ class Chaos:
         self._schedule = schedule
         self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
         self._points = crash_points()
+        self._quiet_s = 0.0  # for so long nothing is quoted
         self.auditor = Auditor(world)
         self.passed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
@@ -173,6 +174,9 @@ class Chaos:
         for number in range(SLICES_MIN - SLICES_IN_PEACE):
             await world.connected()
             self._begin(number)
+            while self._quiet_s > 0:
+                self._quiet_s -= 1.0
+                await world.rest(1.0)
             await world.play_slice()
         if self.auditor.orders_sent < ORDERS_MIN:
             self._resume()
@@ -376,6 +380,11 @@ class Chaos:
         self._world.fired(f"{fault.kind} ({fault.seconds:.2f} s)")
         self._later(fault.seconds, lambda: setattr(webhook, "is_up", True))
 
+    def quiet_market(self, fault: Fault) -> None:
+        """Let nothing be quoted for a while."""
+        self._quiet_s += fault.seconds
+        self._world.fired(str(fault.kind))
+
     def subscribe_again(self, fault: Fault) -> None:
         """Let a gateway subscribe to a symbol's quotes again; it hears none of them meanwhile."""
         for (service, _), process in sorted(self._world.processes.items()):
@@ -468,6 +477,7 @@ _HAPPENINGS: dict[FaultKind, Callable[[Chaos, Fault], None]] = {
     FaultKind.HALT_FILE: Chaos.halt,
     FaultKind.GARBAGE: Chaos.litter,
     FaultKind.WEBHOOK_AWAY: Chaos.mute_webhook,
+    FaultKind.QUIET_MARKET: Chaos.quiet_market,
     FaultKind.QUIET_SYMBOL: Chaos.subscribe_again,
     FaultKind.BY_HAND: Chaos.by_hand,
 }

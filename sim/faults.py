@@ -16,6 +16,7 @@ from venue.book import SYMBOLS
 SLICES_MIN = 50
 LAST_FAULT_SLICE = SLICES_MIN - 8
 FAULTS_MORE = (2, 6)  # beside the death that a schedule is named after
+QUIET_S = 12.0  # long enough for a heartbeat, and for a reader to wait in vain
 TWINS_CHANCE = 0.3  # that a service has two instances
 
 
@@ -49,6 +50,7 @@ class FaultKind(StrEnum):
     HALT_FILE = "the halt file is there"
     GARBAGE = "somebody writes garbage"
     WEBHOOK_AWAY = "the webhook does not answer"
+    QUIET_MARKET = "the market stands still"
     QUIET_SYMBOL = "a symbol seems to be silent:"
     BY_HAND = "somebody at the venue's own program"
 
@@ -143,6 +145,10 @@ def _quiet_symbol(service: str, at: int, rng: random.Random) -> Fault:
     return Fault(FaultKind.QUIET_SYMBOL, at, detail=rng.choice(SYMBOLS))
 
 
+def _quiet_market(service: str, at: int, rng: random.Random) -> Fault:
+    return Fault(FaultKind.QUIET_MARKET, at, seconds=QUIET_S)
+
+
 _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = (
     (r"_bury", _garbage),
     (r"release_lease", _fault(FaultKind.STOP)),
@@ -163,13 +169,12 @@ _ENABLERS: tuple[tuple[str, Callable[[str, int, random.Random], Fault]], ...] = 
     (r"UnsubscribeSpots", _quiet_symbol),
     (r"ClosePosition|on_command", _fault(FaultKind.COMMAND, Command.FLATTEN)),
     (r"DealList|OrderList", _fault(FaultKind.CUT_ORDER, Cut.AFTER)),
-    (r"Heartbeat", _fault(FaultKind.VENUE_AWAY)),
+    (r"Heartbeat|has_pending", _quiet_market),
     (r"Auth|AssetList|Symbol|Trendbars|Subscribe|place\.dial|_one_session", _fault(FaultKind.DISCONNECT)),
     (r"_take_lease|_recover|Outbox\.start|wire|AccountKeeper\.open", _fault(FaultKind.DIE)),
     (r"_tell |_contracts|main\.build|Changes\.publish|Reconcile|Trader(Req|Res)", _fault(FaultKind.DIE)),
     (r"_restore_command", _fault(FaultKind.COMMAND, Command.PAUSE)),
     (r"_restore_|_write_again", _older),
-    (r"has_pending", _fault(FaultKind.VENUE_AWAY)),
     (r"_handle_pending|_drain", _fault(FaultKind.PAUSE)),
 )
 
@@ -188,6 +193,8 @@ def _any(rng: random.Random) -> Fault:
             return _garbage(service, at, rng)
         case FaultKind.QUIET_SYMBOL:
             return _quiet_symbol(service, at, rng)
+        case FaultKind.QUIET_MARKET:
+            return _quiet_market(service, at, rng)
         case FaultKind.GOODBYE:
             detail = rng.choice(GOODBYES)
         case FaultKind.NEWS:
@@ -228,5 +235,6 @@ _WEIGHTS = dict.fromkeys(FaultKind, 2) | {
     FaultKind.GARBAGE: 1,
     FaultKind.GRANT_VOID: 1,
     FaultKind.NEWS: 1,
+    FaultKind.QUIET_MARKET: 1,
     FaultKind.QUIET_SYMBOL: 1,
 }
