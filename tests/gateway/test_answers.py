@@ -114,7 +114,7 @@ async def test_order_that_was_rejected_and_filled_all_the_same_is_adopted(
 async def test_rejection_of_an_order_that_was_accepted_is_believed_when_the_books_say_so(
     tmp_path: Path, valkey: RedisServer
 ) -> None:
-    """The venue takes its word back: a symbol that was free at once could have a second order, and both fill."""
+    """Were its symbol free at once, it could have a second order, and both could be filled."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
         heard = listen_in(gateway)
         request = a_request(book=place.book)
