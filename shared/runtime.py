@@ -397,7 +397,8 @@ class Runtime:
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
 
 def _follows(delivery: Delivery, part: Delivery) -> bool:

@@ -40,6 +40,7 @@ from venue.rules import OrderRequest
 
 ORDERS_MIN = 5
 SLICES_IN_PEACE = 2  # at least, and the last of all
+RESUME_EVERY = 10  # slices, while there are too few orders
 SLICES_MORE = 60  # played until there were so many orders
 MARKETS = 4
 MARKET_SLICES = 480
@@ -178,10 +179,7 @@ class Chaos:
                 self._quiet_s -= 1.0
                 await world.rest(1.0)
             await world.play_slice()
-        if self.auditor.orders_sent < ORDERS_MIN:
-            self._resume()
-        while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
-            await world.play_slice()
+        await self._play_until_there_are_orders()
         self._make_peace()
         until_s = world.loop.time() + SETTLE_S
         while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
@@ -195,6 +193,17 @@ class Chaos:
                 break
         world.faults_fired += len(world.venue.fired)
         self.findings += self.auditor.judge()
+
+    async def _play_until_there_are_orders(self) -> None:
+        """Play on, a bounded number of slices, where stops and outages have left too few orders."""
+        world = self._world
+        played = 0
+        while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
+            if not played % RESUME_EVERY:
+                self._resume()
+            await world.rest(1.0)  # what is locked comes free, what is away comes back
+            await world.play_slice()
+            played += 1
 
     def _begin(self, number: int) -> None:
         """Have the faults of a slice happen when it is time for them."""
