@@ -522,7 +522,6 @@ def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
 
 def run_seed(seed: int) -> Outcome:
     """Draw and run the schedule of a seed."""
-    gc.disable()  # a schedule leaves little behind; looking for it all the time takes longer
     if seed % COLLECT_EVERY == 0:
         gc.collect()
     return run_schedule(draw(seed, MARKETS))

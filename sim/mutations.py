@@ -233,7 +233,7 @@ MUTATIONS = (
     Mutation(
         "executions are written without their numbers",
         *(Outbox, "_publish_first", _publish_unnumbered),
-        _many(FaultKind.REDIS_MUTE, range(3, 30, 2), service="gateway", after_s=0.3),
+        _many(FaultKind.REDIS_MUTE, range(3, 42), service="gateway", after_s=0.1),
     ),
     Mutation(
         "the gateway does not heed a stop",
