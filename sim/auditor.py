@@ -101,6 +101,7 @@ class Auditor:
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)
+        world.venue.on_told.append(self._note_refusal)
 
     def _find(self, rule: Rule, text: str) -> None:
         self._found.append(Finding(rule, text))
@@ -148,6 +149,19 @@ class Auditor:
         """Whether the venue has taken its closing, and waits for a quote: there is no more to be done."""
         orders = self._world.venue.matching.orders.values()
         return any(order.closing and order.position_id == position_id for order in orders)
+
+    def _note_refusal(self, envelope: Any) -> None:  # noqa: ANN401 - generated class
+        """A gateway whose amendment or closing the venue does not look at has acted, and has its time anew.
+
+        That is an error of the session. One of the order, as for levels that cannot be, is the gateway's matter.
+        """
+        purpose, label, *_ = (*envelope.clientMsgId.split(":"), "")
+        name = TYPES[envelope.payloadType].DESCRIPTOR.name
+        if purpose not in ("amend", "close") or name != "ProtoOAErrorRes":
+            return
+        for position_id, (bare, _) in self._bare.items():
+            if bare == label:
+                self._bare[position_id] = (bare, 0.0)
 
     def note_halt_file(self, *, is_there: bool) -> None:
         """Learn that the halt file was made or taken away."""

@@ -54,6 +54,7 @@ from venue.terms import AccountKind, Terms
 from venue.translation import Translator, spot_event
 from venue.wires import framed
 
+TOKENS = ("sim-access", "sim-refresh")  # the log hides them, so they are no common words
 ACCOUNT_ID = 40_000_001
 WAY_S = 0.002  # of a frame, one way
 REQUESTS_PER_S, HISTORY_PER_S = 50, 5
@@ -180,7 +181,7 @@ class SimVenue:
         directory = Directory(CONTRACTS)
         self.translator = Translator(directory, ACCOUNT_ID)
         account = Account(ACCOUNT_ID, 1, Environment.DEMO, AccountKind.HEDGED)
-        grant = Grant("client", Scope.TRADING, "access", "refresh", expires_s=inf)
+        grant = Grant("client", Scope.TRADING, *TOKENS, expires_s=inf)
         self._credentials = Credentials(
             folder / "credentials",
             token_life_s=ACCESS_TOKEN_LIFE_S,
@@ -189,7 +190,7 @@ class SimVenue:
             accounts=[account],
             grants=[grant],
         )
-        self.who = GatewayCredentials("client", "simulated", ACCOUNT_ID, Tokens(folder, "access", "refresh"))
+        self.who = GatewayCredentials("client", "simulated", ACCOUNT_ID, Tokens(folder, *TOKENS))
         floor = Floor(account, self.exchange, self.ledger, directory, self.translator)
         self._lobby = Lobby(
             self._credentials,
