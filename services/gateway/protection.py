@@ -59,20 +59,19 @@ class Protection:
             watch.stands = True
             watch.news.set()
 
-    def start(self, record: OrderRecord, bare_s: float = 0.0) -> None:
+    def start(self, record: OrderRecord, *, at_once: bool = False) -> None:
         """Watch an order's position, one task an order, until its stop stands or it is being closed.
 
         Args:
             record: the order.
-            bare_s: how old the position is, in the venue's seconds, where its books say that it has no stop:
-                one that was found late is not given all of its time once more.
+            at_once: its stop is overdue: one that was found late is not given its time once more.
         """
         label = record.request.client_order_id
         if label not in self._watched:
             self._watched[label] = _Watch()
             self._background.spawn(partial(self._protect, record.request))
         watch = self._watched[label]
-        if bare_s >= self._protection_s / 2 and not watch.is_repairing:
+        if at_once and not watch.is_repairing:
             watch.news.set()
 
     def refused(self, client_order_id: str, error: VenueError) -> None:

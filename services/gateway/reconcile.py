@@ -29,6 +29,7 @@ log = get_logger("gateway.reconcile")
 POSITIONS_ANSWER_S = 0.5  # a bare position may wait behind the question; doubles with every failure
 AGAIN = 1 / 8  # of that time, before the next try
 SNAPSHOT_TRIES = 3  # at the open positions, while events come in between
+BARE_OVERDUE_MS = 500  # so old a position should have its stop, of venue time
 BARE_UNKNOWN_S = 2.0  # then a position with our label, without a stop and without an order is closed
 DOUBT_MS = 3_600_000  # so long an order that the venue rejected is looked up once in its books, of venue time
 LOOK_BACK_MS = 60_000  # the venue's clock and ours may differ a little when its books are asked
@@ -203,7 +204,8 @@ class Reconcile:
                 f"{label} has ended, closing its position {position.position_id}", Severity.CRITICAL
             )
             self._closing.start(label, position.position_id)
-        await self._adopt_stop(self._journal.order(label) or record, position)
+        is_overdue = record.status in orders.UNRESOLVED and label not in self._line.sent_here
+        await self._adopt_stop(self._journal.order(label) or record, position, is_overdue=is_overdue)
 
     def _adopt_unknown(self, label: str, position: Position) -> None:
         """A position with our label, but no order of the journal's: leave it its stop, or close it."""
@@ -231,12 +233,13 @@ class Reconcile:
             severity = Severity.WARNING if position.client_order_id is None else Severity.CRITICAL
             self._alarms.tell_soon(text, severity)
 
-    async def _adopt_stop(self, record: OrderRecord, position: Position) -> None:
+    async def _adopt_stop(self, record: OrderRecord, position: Position, *, is_overdue: bool) -> None:
+        """See to its stop; of an order that should have been told long ago the stop is overdue too."""
         if record.status not in (Status.FILLED, Status.PROTECTED):
             return
         if position.stop_loss_price is None:
-            bare_s = (self._timing.now_ms() - streams.milliseconds(position.entry_time)) / 1000
-            self._protection.start(record, bare_s)
+            bare_ms = self._timing.now_ms() - streams.milliseconds(position.entry_time)
+            self._protection.start(record, at_once=is_overdue or bare_ms >= BARE_OVERDUE_MS)
         elif record.status is Status.FILLED:
             await self._executions.record(
                 record.request,
