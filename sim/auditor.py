@@ -153,9 +153,10 @@ class Auditor:
     def _note_refusal(self, envelope: Any) -> None:  # noqa: ANN401 - generated class
         """A gateway whose amendment or closing the venue does not look at has acted, and has its time anew.
 
-        That is an error of the session. One of the order, as for levels that cannot be, is the gateway's matter.
+        That is an error of the session. One of the order, as for levels that cannot be, is the gateway's.
         """
-        purpose, label, *_ = (*envelope.clientMsgId.split(":"), "")
+        purpose, _, rest = str(envelope.clientMsgId).partition(":")
+        label = rest.partition(":")[0]
         name = TYPES[envelope.payloadType].DESCRIPTOR.name
         if purpose not in ("amend", "close") or name != "ProtoOAErrorRes":
             return

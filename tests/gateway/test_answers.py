@@ -161,27 +161,6 @@ async def test_rejection_of_an_order_that_was_accepted_is_believed_when_the_book
 
 
 @on_loop
-async def test_rejection_of_an_order_that_was_accepted_is_believed_when_the_books_say_so(
-    tmp_path: Path, valkey: RedisServer
-) -> None:
-    """Were its symbol free at once, it could have a second order, and both could be filled."""
-    async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        heard = listen_in(gateway)
-        request = a_request(book=place.book)
-        await gateway.place_order(request)
-        await gateway.reached(request, S.ACCEPTED)
-        rejection = type(heard[0])()
-        rejection.CopyFrom(heard[0])
-        rejection.executionType, rejection.errorCode = model.ORDER_REJECTED, "TRADING_DISABLED"
-        await gateway.desk.answers.on_execution(rejection)
-        assert gateway.kinds(request)[:3] == [E.SENT, E.ACCEPTED, E.UNKNOWN]
-        await gateway.reached(request, S.ACCEPTED)
-        await place.step()
-        await gateway.reached(request, S.PROTECTED)
-        assert E.REJECTED not in gateway.kinds(request)
-
-
-@on_loop
 async def test_cancel_that_was_rejected_says_nothing_of_the_order(
     tmp_path: Path, valkey: RedisServer
 ) -> None:
