@@ -475,18 +475,28 @@ class Auditor:
         accounts = dict(self._read(streams.ACCOUNT, m.AccountReported))
         requested = [order for _, order in self._read(streams.ORDERS, m.OrderRequested)]
         executions = self._executions()
+        told_at: dict[str, tuple[int, int]] = {}  # label -> where its first execution stands
+        for entry_id, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
+            told_at.setdefault(execution.client_order_id, id_parts(entry_id))
         for _, refused in self._read(streams.ORDERS, m.EntryRefused):
             account = accounts.get(refused.account_id)
             if refused.reason != "ASSET_LOCKED" or account is None:
                 continue
-            ours = (order for order in requested if order.symbol == refused.symbol)
+            # an order of a later slice holds it too, if Redis had lost it and its executions were read first
+            read = id_parts(refused.inputs.get(streams.EXECUTIONS.name, "0-0"))
+            told = {label for label, at in told_at.items() if at <= read}
+            known = (
+                order
+                for order in requested
+                if order.symbol == refused.symbol
+                and (order.meta.event_time <= refused.meta.event_time or order.client_order_id in told)
+            )
             held = any(
-                order.meta.event_time <= refused.meta.event_time
-                and not any(
+                not any(
                     e.number <= account.execution_number and e.kind in _SETTLED
                     for e in executions.get(order.client_order_id, ())
                 )
-                for order in ours
+                for order in known
             )
             if not held and all(position.symbol != refused.symbol for position in account.positions):
                 self._find(Rule.UNRESOLVED, f"{refused.client_order_id} found its symbol locked by nothing")

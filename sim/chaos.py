@@ -200,7 +200,7 @@ class Chaos:
         played = 0
         while self.auditor.orders_sent < ORDERS_MIN and world.slice < WARM_SLICES + SLICES_MIN + SLICES_MORE:
             if not played % RESUME_EVERY:
-                self._resume()
+                self._clear_the_way()
             await world.rest(1.0)  # what is locked comes free, what is away comes back
             await world.play_slice()
             played += 1
@@ -351,9 +351,11 @@ class Chaos:
         self._world.server.add(streams.COMMANDS.name, Entry("*", given))
         self._world.fired(f"{fault.kind} {fault.detail}")
 
-    def _resume(self) -> None:
-        """Let the operator have it trade again, so that there are orders."""
+    def _clear_the_way(self) -> None:
+        """Let the operator have it trade again, and who traded by hand close that: there are to be orders."""
         self.command(Fault(FaultKind.COMMAND, 0, detail=Command.RESUME))
+        if self._world.venue.by_hand(_close_foreign):
+            self._world.tell("a position that was opened by hand is closed")
 
     def halt(self, fault: Fault) -> None:
         """Make the halt file, and take it away again."""
@@ -510,6 +512,13 @@ def _ours(matching: Matching) -> int:
 def _close_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
     number = _ours(matching)
     return matching.close(number, matching.positions[number].volume_cents, now_ms, market_open=True)
+
+
+def _close_foreign(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
+    for number, position in matching.positions.items():
+        if not position.label.startswith(PREFIX):
+            return matching.close(number, position.volume_cents, now_ms, market_open=True)
+    raise RefusedError("POSITION_NOT_FOUND", "all are ours")
 
 
 def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:

@@ -175,6 +175,15 @@ def test_request_learnt_from_its_executions_is_adopted_and_never_decided_anew() 
     assert reasons(messages) == {"GBPUSD": "REQUESTED"}
 
 
+def test_request_learnt_from_its_executions_locks_its_symbol_at_slices_before_its_own_too() -> None:
+    """They are decided again and are late; of two orders in one symbol the one that is out comes first."""
+    later = an_execution(1, "FILLED", close=LATER)
+    messages, state = decided(a_slice("EURUSD"), state=after(ExecutorState(), [later]))
+    assert reasons(messages) == {"EURUSD": "ASSET_LOCKED"}
+    assert an_id(close=LATER) in state.ledger.requests
+    assert decided(a_slice("EURUSD", close=LATER), an_account(close=LATER), state)[0] == []
+
+
 def test_account_that_knows_more_than_was_read_is_waited_for() -> None:
     """Its execution may have freed or taken a slot: read it first."""
     with pytest.raises(UnavailableError, match="execution 3"):
