@@ -109,8 +109,6 @@ class Desk:
         """The connection has ended."""
         self.line.go_down()
 
-    # --- the operator's stop --------------------------------------------------------------------
-
     # --- requests -------------------------------------------------------------------------------
 
     async def place(self, requests: Sequence[OrderRequested], control: Command | None) -> None:
