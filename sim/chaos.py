@@ -28,7 +28,7 @@ from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.market import SparseStore, sparse_market
 from sim.models import eager_bundle
 from sim.points import crash_points
-from sim.process import Fate, Process, copy_context_of_nobody
+from sim.process import Fate, Process, Watch, copy_context_of_nobody
 from sim.server import Entry, MemoryServer
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
@@ -131,7 +131,7 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
             world.run(chaos.play)
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
-        findings = [*problem, *chaos.findings]
+        findings = [*problem, *chaos.unlisted(), *chaos.findings]
     world.forget()
     return Outcome(
         schedule,
@@ -161,13 +161,12 @@ class Chaos:
         self._world = world
         self._schedule = schedule
         self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
-        self._points = crash_points()
         self._quiet_s = 0.0  # for so long nothing is quoted
         self.auditor = Auditor(world)
         self.passed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.findings: list[Finding] = []
-        world.watch = self._watch
+        world.watch = Watch(self.passed, self._at_points, self._fate)
         world.server.remembers = any(fault.kind is FaultKind.REDIS_OLDER for fault in schedule.faults)
 
     async def play(self, world: World) -> None:
@@ -220,21 +219,24 @@ class Chaos:
 
     # --- crash points -------------------------------------------------------------------------------
 
-    def _watch(self, process: Process, point: str) -> Fate | None:
-        passed = self.passed.get(point)
-        self.passed[point] = passed + 1 if passed else 1
-        if not passed and point not in self._points and _MUTATED not in point:
-            self.findings.append(Finding(Rule.POINT, point))
-        if not self._at_points or not (armed := self._at_points.get(point)):
-            return None
+    def _fate(self, process: Process, point: str) -> Fate | None:
+        """Return what happens at an armed point, when it has been passed often enough."""
+        armed = self._at_points[point]
         left, fault = armed.pop(0)
         if left > 1:
             armed.insert(0, (left - 1, fault))
             return None
+        if not armed:
+            del self._at_points[point]
         self.hits[point] += 1
         dies = fault.kind is FaultKind.DIE_AT
         self._world.fired(f"{process.service}#{process.number} {fault.kind}: {point}")
         return Fate(dies, fault.seconds)
+
+    def unlisted(self) -> list[Finding]:
+        """Return the points that were passed and are not in the list."""
+        unknown = self.passed.keys() - crash_points()
+        return [Finding(Rule.POINT, point) for point in sorted(unknown) if _MUTATED not in point]
 
     # --- what goes wrong ----------------------------------------------------------------------------
 

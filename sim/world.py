@@ -25,7 +25,7 @@ from shared.streams import milliseconds
 from sim.bus import MemoryBus
 from sim.loop import VirtualClock, VirtualLoop
 from sim.market import SparseStore
-from sim.process import DiedError, Fate, Process
+from sim.process import DiedError, Process, Watch
 from sim.server import MemoryServer
 from sim.services import BOOK, SERVICES, Outside, run_service
 from sim.venue import SimVenue
@@ -144,7 +144,7 @@ class World:
         self.cuts: list[Cut] = []
         self.story: list[tuple[float, str]] = []
         self.faults_fired = 0
-        self.watch: Callable[[Process, str], Fate | None] = lambda process, point: None
+        self.watch = Watch()
         self.subscribing: asyncio.Task[None] | None = None  # to a symbol again: no quote comes meanwhile
         self.is_over = False
         self.has_peace = False  # the faults are over: what ends is started again at once
