@@ -97,7 +97,7 @@ class Auditor:
         self.bars_off = 0  # not the market's, but as they were told
         self.ledger_cents = self.told_cents = 0  # the balance, by the venue's books and by the streams
         world.server.on_commit.append(self._check_write)
-        world.server.on_added[streams.COMMANDS.name] = [self._note_command]
+        world.server.streams[streams.COMMANDS.name].on_added.append(self._note_command)
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)

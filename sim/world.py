@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ class Way:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
+        self.cuts: Sequence[object] = world.cuts
         self.is_stale = False  # the server has started again since the connection was made
 
     def delay_s(self) -> float:
@@ -74,13 +75,11 @@ class Way:
         if self.is_stale:
             self.is_stale = False
             raise BusUnavailableError("redis: connection reset")
-        if self._world.cuts:
-            self._cut(arrives=False)
+        self._cut(arrives=False)
 
     def after(self) -> None:
         """Let the answer arrive."""
-        if self._world.cuts:
-            self._cut(arrives=True)
+        self._cut(arrives=True)
 
     def _cut(self, *, arrives: bool) -> None:
         for at, cut in enumerate(self._world.cuts):
