@@ -10,7 +10,6 @@ from typing import Protocol, TypeVar, TypeVarTuple, Unpack, cast
 
 from shared import streams
 from shared.bus import BusUnavailableError, Delivery, Output, refusal_of
-from shared.clock import monotonic_s
 from shared.contracts import Contract
 from shared.errors import InputError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
@@ -96,7 +95,7 @@ class MemoryBus:
         """The book whose streams these are."""
         return self._book
 
-    async def _call(self, work: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def _call(self, work: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         network = self._network
         delay_s = network.delay_s()
         if delay_s:
@@ -114,7 +113,7 @@ class MemoryBus:
 
     async def hold_lease(self, ttl_s: float) -> bool:
         """Take the service's lease, or keep it."""
-        started_s = monotonic_s()
+        started_s = self._server.monotonic_s()
         token = await self._call(self._server.take_lease, self._service, self._token, self._owner, ttl_s)
         if self._token and not token:
             raise LeaseLostError(f"another instance of {self._service} is active")
@@ -124,13 +123,13 @@ class MemoryBus:
 
     async def release_lease(self) -> None:
         """Give the lease back."""
-        if self._token and monotonic_s() < self._deadline_s:
+        if self.holds_lease():
             await self._call(self._server.drop_lease, self._service)
         self._token = ""
 
     def holds_lease(self) -> bool:
         """Whether the lease is surely ours."""
-        return bool(self._token) and monotonic_s() < self._deadline_s
+        return self._token != "" and self._server.monotonic_s() < self._deadline_s
 
     # --- reading --------------------------------------------------------------------------------
 

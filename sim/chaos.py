@@ -108,7 +108,7 @@ async def _warm_up(world: World) -> None:
     features = world.server.streams[streams.FEATURES.name]
     while not (features.entries and world.is_calm()):
         await world.rest(0.5)
-        if world.loop.time() > WARM_UP_S:
+        if world.loop.now_s > WARM_UP_S:
             raise InvariantError("the mesh does not warm up")
 
 
@@ -180,8 +180,8 @@ class Chaos:
             await world.play_slice()
         await self._play_until_there_are_orders()
         self._make_peace()
-        until_s = world.loop.time() + SETTLE_S
-        while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
+        until_s = world.loop.now_s + SETTLE_S
+        while world.loop.now_s < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
             if not self._is_settled():
                 await world.play_slice()  # what waits for a quote has one
@@ -314,7 +314,7 @@ class Chaos:
                     return
                 venue.tell_news(fault.detail)
             case FaultKind.SILENCE:
-                venue.silent_until_s = self._world.loop.time() + fault.seconds
+                venue.silent_until_s = self._world.loop.now_s + fault.seconds
         self._world.fired(f"{fault.kind} {fault.detail} ({fault.seconds:.2f} s)")
 
     def load_venue(self, fault: Fault) -> None:
@@ -345,7 +345,7 @@ class Chaos:
             return
         now = self._world.clock.now()
         given = CommandGiven(
-            meta=Meta.root(f"command:{self._world.loop.time()}", now),
+            meta=Meta.root(f"command:{self._world.loop.now_s}", now),
             command=Command(fault.detail),
             who="operator",
             why="chaos",
@@ -434,7 +434,7 @@ class Chaos:
     def _is_settled(self) -> bool:
         """Whether every order has come to its end, and everything is handled."""
         world, venue = self._world, self._world.venue
-        if not world.is_calm() or not venue.wires or world.loop.time() <= venue.silent_until_s:
+        if not world.is_calm() or not venue.wires or world.loop.now_s <= venue.silent_until_s:
             return False
         closed_ms = venue.exchange.now_ms // M5_MS * M5_MS
         if world.server.streams[streams.BARS.name].last[0] < closed_ms:  # the gateway has more to write

@@ -119,7 +119,7 @@ class MemoryServer:
     """All that the server holds of one book. Calls are atomic, as there."""
 
     def __init__(self, now_ms: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
-        self._now_ms, self._monotonic_s = now_ms, monotonic_s
+        self.now_ms, self.monotonic_s = now_ms, monotonic_s
         self.streams = {stream.name: EntryList() for stream in streams.STREAMS}
         self.leases: dict[str, tuple[str, float]] = {}  # service -> token, when it ends
         self.epochs: dict[str, int] = {}
@@ -146,14 +146,14 @@ class MemoryServer:
 
     def _did(self, undo: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - of any of them
         """Keep for a while how something that was just done is undone."""
-        now_s = self._monotonic_s()
+        now_s = self.monotonic_s()
         self._undo.append((now_s, undo, args))
         while self._undo[0][0] < now_s - REMEMBERED_S:
             self._undo.popleft()
 
     def go_back(self, seconds: float) -> int:
         """Become what it was so many seconds ago; return how many changes were lost."""
-        since_s, lost = self._monotonic_s() - seconds, 0
+        since_s, lost = self.monotonic_s() - seconds, 0
         self.times_back += 1
         while self._undo and self._undo[-1][0] >= since_s:
             _, undo, args = self._undo.pop()
@@ -175,7 +175,7 @@ class MemoryServer:
     def holder(self, service: str) -> str:
         """Return the token of a lease, '' if nobody holds it."""
         token, ends_s = self.leases.get(service, ("", 0.0))
-        return token if self._monotonic_s() < ends_s else ""
+        return token if self.monotonic_s() < ends_s else ""
 
     def take_lease(self, service: str, token: str, owner: str, ttl_s: float) -> str:
         """Take or keep a lease as `lease.lua` does; return the token that is now the caller's, or ''."""
@@ -190,7 +190,7 @@ class MemoryServer:
             epoch = self.epochs.get(service, 0) + 1
             self._put(self.epochs, service, epoch)
             token = f"{epoch}:{owner}"
-        self._put(self.leases, service, (token, self._monotonic_s() + ttl_s))
+        self._put(self.leases, service, (token, self.monotonic_s() + ttl_s))
         return token
 
     def drop_lease(self, service: str) -> None:
@@ -247,7 +247,7 @@ class MemoryServer:
         """Add an entry at the end; '*' takes the server's time."""
         entries = self.streams[stream]
         if entry.entry_id == "*":
-            now_ms = self._now_ms()
+            now_ms = self.now_ms()
             last_ms, sequence = entries.last
             at = (now_ms, 0) if now_ms > last_ms else (last_ms, sequence + 1)
             entry.entry_id = f"{at[0]}-{at[1]}"

@@ -139,7 +139,7 @@ class World:
         self.outside = Outside(self.clock, folder, bundle, venue, policy=policy or {})
         self.processes: dict[tuple[str, int], Process] = {}
         self.ways: dict[Process, Way] = {}
-        self.buses: dict[Process, MemoryBus] = {}
+        self.buses: dict[str, dict[Process, MemoryBus]] = {service: {} for service in SERVICES}
         self.cuts: list[Cut] = []
         self.story: list[tuple[float, str]] = []
         self.faults_fired = 0
@@ -155,13 +155,13 @@ class World:
 
     def buses_of(self, service: str) -> Iterator[MemoryBus]:
         """Yield the doors of a service's processes that run."""
-        for process, bus in self.buses.items():
-            if process.service == service and not (process.is_dead or process.is_stopped):
+        for process, bus in self.buses[service].items():
+            if not (process.is_dead or process.is_stopped):
                 yield bus
 
     def tell(self, text: str) -> None:
         """Add a line to the story."""
-        self.story.append((self.loop.time(), text))
+        self.story.append((self.loop.now_s, text))
 
     def fired(self, text: str) -> None:
         """Add a fault that had an effect to the story."""
@@ -208,13 +208,13 @@ class World:
             self.processes[service, number] = process
             way = self.ways[process] = Way(self, process)
             bus = MemoryBus(self.server, BOOK, service, way, read_count=self.read_count)
-            self.buses[process] = bus
+            self.buses[service][process] = bus
             main = process.start(run_service(process, bus, self.outside))
             await asyncio.wait({main})
             with suppress(asyncio.CancelledError):
                 self._say_end(process, main)
             process.kill()
-            del self.ways[process], self.buses[process]
+            del self.ways[process], self.buses[service][process]
             await asyncio.sleep(0.1 if self.has_peace else self.random.uniform(*RESTART_S))
 
     def _say_end(self, process: Process, main: asyncio.Task[None]) -> None:
@@ -250,8 +250,8 @@ class World:
 
     async def calm(self, limit_s: float = CALM_S) -> bool:
         """Wait until everything that was written is handled, a bounded time; False if it is not."""
-        until_s = self.loop.time() + limit_s
-        while self.loop.time() < until_s:
+        until_s = self.loop.now_s + limit_s
+        while self.loop.now_s < until_s:
             await asyncio.sleep(0.05)
             if self.is_calm():
                 return True
@@ -263,8 +263,8 @@ class World:
         The venue's time stands still between two steps, so a gateway that connects cannot know of a bar that
         ends meanwhile: it would ask for a history up to the last stamp it has seen. Live, time does not wait.
         """
-        until_s = self.loop.time() + CONNECT_S
-        while self.loop.time() < until_s and (self._is_subscribing() or any(self._connecting())):
+        until_s = self.loop.now_s + CONNECT_S
+        while self.loop.now_s < until_s and (self._is_subscribing() or any(self._connecting())):
             await self.rest(0.05)
 
     def _is_subscribing(self) -> bool:
@@ -277,15 +277,12 @@ class World:
 
     def is_calm(self) -> bool:
         """Whether every service has handled all that there is for it."""
-        return not any(self.unfinished())
+        return next(self.unfinished(), None) is None
 
     def unfinished(self) -> Iterator[tuple[str, str]]:
         """Yield (service, stream) of what is not handled."""
         for service, stream in GROUPS:
-            if not self._is_done(service, stream.name):
+            entries = self.server.streams[stream.name]
+            group = entries.groups.get(service)
+            if group is None or group.pending or group.delivered != entries.last:
                 yield service, stream.name
-
-    def _is_done(self, service: str, stream: str) -> bool:
-        entries = self.server.streams[stream]
-        group = entries.groups.get(service)
-        return group is not None and not group.pending and group.delivered == entries.last
