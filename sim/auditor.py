@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, TypeVar
 
 import orjson
@@ -35,10 +35,12 @@ from venue.protocol import messages, model
 from venue.records import Execution, PositionStatus
 
 PREFIX = f"TG-{BOOK}-"
+BARS = len(SYMBOLS)  # in a slice
 PROTECTION_S = 2.0  # a position may stand so long without a stop while a gateway could act
 SAMPLE_S = 0.05
 HALT_FILE_S = 2.5  # how old the look at the halt file may be: a lease, and some
 MessageT = TypeVar("MessageT", bound=m.Message)
+PlaceT = TypeVar("PlaceT", int, tuple[int, int])  # of a slice, or of a bar in one
 K = m.ExecutionKind
 _NO_POSITION = (K.REJECTED, K.EXPIRED, K.REFUSED, K.NOT_SENT)
 _SETTLED = (K.FILLED, K.CLOSED, *_NO_POSITION)
@@ -362,14 +364,12 @@ class Auditor:
 
     def _judge_slices(self) -> None:
         """All slices are there in order, as the market made them, and went through every stage once."""
-        bars = self._bars()
-        closes = sorted(bars)
-        wanted = list(range(closes[0], self._world.venue.exchange.now_ms // M5_MS * M5_MS + 1, M5_MS))
-        self._compare_slices("bars", wanted, closes)
-        store = self._world.store
-        for close_ms in closes:
-            if close_ms > store.slice_open(self._world.first_slice):
-                self._judge_bars(close_ms, bars[close_ms])
+        ids = self._world.server.streams[streams.BARS.name].ids
+        places = [at for at in ids if at[1] < BARS]  # where no bar belongs somebody else wrote
+        closes = range(places[0][0], self._world.venue.exchange.now_ms // M5_MS * M5_MS + 1, M5_MS)
+        self._compare_slices("bars", list(product(closes, range(BARS))), places)
+        for close_ms, bars in self._bars_since(self._world.store.slice_open(self._world.first_slice)).items():
+            self._judge_bars(close_ms, bars)
         features = self._read(streams.FEATURES, m.FeaturesComputed)
         made = [id_parts(entry_id)[0] for entry_id, _ in features]
         signals = Counter([id_parts(i)[0] for i, _ in self._read(streams.SIGNALS, m.SignalEmitted)])
@@ -377,26 +377,26 @@ class Auditor:
         self._compare_slices("features", warm, made)
         self._compare_slices("signals", warm, sorted(signals))
         for close_ms, count in signals.items():
-            if count != len(SYMBOLS):
+            if count != BARS:
                 self._find(Rule.SLICE, f"the slice {close_ms} has {count} signals")
         seen = [each.slices_seen for _, each in features]
         if seen != list(range(seen[0], seen[0] + len(seen))):
             self._find(Rule.SLICE, "the features counted a slice twice or missed one")
         for _, dead in self._read(streams.DEAD, m.DeadLettered):
-            if dead.stream in ("bars", "features", "signals") and id_parts(dead.entry_id)[1] < len(SYMBOLS):
+            if dead.stream in ("bars", "features", "signals") and id_parts(dead.entry_id)[1] < BARS:
                 self._find(Rule.SLICE, f"{dead.group} gave up {dead.stream} {dead.entry_id}: {dead.error}")
 
-    def _bars(self) -> dict[int, list[m.BarClosed]]:
-        """Return the bars by their close in ms; what stands where no bar belongs is none."""
+    def _bars_since(self, since_ms: int) -> dict[int, list[m.BarClosed]]:
+        """Return the bars that closed later, by their close in ms."""
         bars: dict[int, list[m.BarClosed]] = defaultdict(list)
-        entries, places = self._world.server.streams[streams.BARS.name], len(SYMBOLS)
-        for (close_ms, place), entry in zip(entries.ids, entries.entries, strict=True):
-            if place < places and isinstance(entry.message, m.BarClosed):
+        entries = self._world.server.streams[streams.BARS.name]
+        for (close_ms, place), entry in entries.after((since_ms + 1, 0)):
+            if place < BARS and isinstance(entry.message, m.BarClosed):
                 bars[close_ms].append(entry.message)
         return bars
 
-    def _compare_slices(self, name: str, wanted: Sequence[int], there: Sequence[int]) -> None:
-        if list(wanted) != list(there):
+    def _compare_slices(self, name: str, wanted: list[PlaceT], there: list[PlaceT]) -> None:
+        if wanted != there:
             missing = sorted(set(wanted) - set(there))
             extra = sorted(set(there) - set(wanted))
             self._find(Rule.SLICE, f"{name}: missing {missing[:3]}, too many {extra[:3]}, or out of order")

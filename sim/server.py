@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,7 +123,7 @@ class MemoryServer:
         self.streams = {stream.name: EntryList() for stream in streams.STREAMS}
         self.leases: dict[str, tuple[str, float]] = {}  # service -> token, when it ends
         self.epochs: dict[str, int] = {}
-        self.marks: dict[str, dict[str, str]] = {}
+        self.marks: defaultdict[str, dict[str, str]] = defaultdict(dict)  # service -> stream -> entry id
         self.states: dict[str, bytes] = {}
         self.counters: dict[str, int] = {}
         self.contracts: dict[str, Contract] = {}
@@ -239,7 +239,7 @@ class MemoryServer:
 
     def marks_of(self, service: str) -> dict[str, str]:
         """Return the last entry that a service has committed, by stream."""
-        return dict(self.marks.get(service, {}))
+        return dict(self.marks[service])
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -260,8 +260,10 @@ class MemoryServer:
         entries.last = at
         for listener in entries.on_added:
             listener(entry)
-        for waiter in entries.waiters:
-            answer_waiter(waiter, True)
+        if entries.waiters:
+            waiting, entries.waiters = entries.waiters, {}
+            for waiter in waiting:
+                answer_waiter(waiter, True)
         return entry.entry_id
 
     def commit(self, write: Write) -> list[str]:
@@ -286,8 +288,7 @@ class MemoryServer:
         if write.state:
             self._put(self.states, write.service, write.state)
         if write.source is not None:
-            marks = self.marks.setdefault(write.service, {})
-            self._put(marks, write.source.name, write.inputs[-1])
+            self._put(self.marks[write.service], write.source.name, write.inputs[-1])
             self._acknowledge(write.source.name, write.service, write.inputs)
         for listener in self.on_commit:
             listener(write)
@@ -296,7 +297,7 @@ class MemoryServer:
     def _is_duplicate(self, write: Write) -> bool:
         assert write.source is not None  # noqa: S101 - the caller has looked
         name, first, last = write.source.name, id_parts(write.inputs[0]), id_parts(write.inputs[-1])
-        mark = self.marks.get(write.service, {}).get(name)
+        mark = self.marks[write.service].get(name)
         if mark is not None and first <= id_parts(mark):
             if last > id_parts(mark):
                 raise Refused("CONFLICT", name, write.inputs[0])
@@ -318,7 +319,7 @@ class MemoryServer:
             if entry.entry_id != "*":
                 entries = self.streams[name]
                 at = id_parts(entry.entry_id)
-                if at <= last.setdefault(name, entries.last):
+                if at <= last.get(name, entries.last):
                     there = entries.between(at, at)
                     if not there or not there[0].is_same(entry):
                         raise Refused("CONFLICT", name, entry.entry_id)
@@ -379,7 +380,7 @@ class MemoryServer:
             copied.ids, copied.entries, copied.last = [*entries.ids], [*entries.entries], entries.last
             copied.groups = {s: Group(g.delivered, dict(g.pending)) for s, g in entries.groups.items()}
         other.epochs, other.counters = dict(self.epochs), dict(self.counters)
-        other.marks = {service: dict(marks) for service, marks in self.marks.items()}
+        other.marks.update({service: dict(marks) for service, marks in self.marks.items()})
         other.states, other.contracts = dict(self.states), dict(self.contracts)
         return other
 
