@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, TypeVar
 
 import orjson
 
-from services.gateway.protocol import TYPES  # first: it installs the reactor
+from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
 
 # isort: split
 from services.notifier.embeds import card_of
@@ -31,13 +31,16 @@ from sim.told import ToldBars, prices_of
 from sim.world import GROUPS, World
 from venue.book import SYMBOLS
 from venue.calendar import M5_MS
+from venue.protocol import messages, model
 from venue.records import Execution, PositionStatus
 
 PREFIX = f"TG-{BOOK}-"
+BARS = len(SYMBOLS)  # in a slice
 PROTECTION_S = 2.0  # a position may stand so long without a stop while a gateway could act
 SAMPLE_S = 0.05
 HALT_FILE_S = 2.5  # how old the look at the halt file may be: a lease, and some
 MessageT = TypeVar("MessageT", bound=m.Message)
+PlaceT = TypeVar("PlaceT", int, tuple[int, int])  # of a slice, or of a bar in one
 K = m.ExecutionKind
 _NO_POSITION = (K.REJECTED, K.EXPIRED, K.REFUSED, K.NOT_SENT)
 _SETTLED = (K.FILLED, K.CLOSED, *_NO_POSITION)
@@ -97,7 +100,7 @@ class Auditor:
         self.bars_off = 0  # not the market's, but as they were told
         self.ledger_cents = self.told_cents = 0  # the balance, by the venue's books and by the streams
         world.server.on_commit.append(self._check_write)
-        world.server.on_added[streams.COMMANDS.name] = [self._note_command]
+        world.server.streams[streams.COMMANDS.name].on_added.append(self._note_command)
         world.venue.books.append(self._note)
         world.venue.on_sent.append(self._check_leave)
         world.venue.on_request.append(self._check_request)
@@ -143,7 +146,7 @@ class Auditor:
         venue = self._world.venue
         processes = (p for (service, _), p in self._world.processes.items() if service == "gateway")
         ready = any(not (p.is_dead or p.is_stopped or p.trouble()) for p in processes)
-        return ready and bool(venue.wires) and self._world.loop.time() > venue.silent_until_s
+        return ready and bool(venue.wires) and self._world.loop.now_s > venue.silent_until_s
 
     def _is_closing(self, position_id: int) -> bool:
         """Whether the venue has taken its closing, and waits for a quote: there is no more to be done."""
@@ -155,10 +158,11 @@ class Auditor:
 
         That is an error of the session. An error of the order, as of levels that cannot be, is the gateway's.
         """
-        purpose, _, rest = str(envelope.clientMsgId).partition(":")
+        if envelope.payloadType != model.PROTO_OA_ERROR_RES:
+            return
+        purpose, _, rest = envelope.clientMsgId.partition(":")
         label = rest.partition(":")[0]
-        name = TYPES[envelope.payloadType].DESCRIPTOR.name
-        if purpose not in ("amend", "close") or name != "ProtoOAErrorRes":
+        if purpose not in ("amend", "close"):
             return
         for position_id, (bare, _) in self._bare.items():
             if bare == label:
@@ -166,14 +170,14 @@ class Auditor:
 
     def note_halt_file(self, *, is_there: bool) -> None:
         """Learn that the halt file was made or taken away."""
-        self._halted_since_s = self._world.loop.time() if is_there else None
+        self._halted_since_s = self._world.loop.now_s if is_there else None
 
     def _check_leave(self, envelope: Any) -> None:  # noqa: ANN401 - generated class
         """A request that was queued before a stop does not leave after it."""
-        if TYPES[envelope.payloadType].DESCRIPTOR.name != "ProtoOANewOrderReq":
+        if envelope.payloadType != model.PROTO_OA_NEW_ORDER_REQ:
             return
         self.orders_sent += 1
-        sent = TYPES[envelope.payloadType]()
+        sent = messages.ProtoOANewOrderReq()
         sent.ParseFromString(envelope.payload)
         self._check_in_time(sent.clientOrderId)
         mark = self._world.server.marks.get("gateway", {}).get(streams.COMMANDS.name, "0-0")
@@ -181,7 +185,7 @@ class Auditor:
         if command is not None and command is not m.Command.RESUME:
             self._find(Rule.CONTROL, f"an order left after the gateway had read {command}")
         since_s = self._halted_since_s
-        if since_s is not None and self._world.loop.time() - since_s > HALT_FILE_S:
+        if since_s is not None and self._world.loop.now_s - since_s > HALT_FILE_S:
             self._find(Rule.CONTROL, "an order left while the halt file was there")
 
     def _check_in_time(self, label: str) -> None:
@@ -193,15 +197,16 @@ class Auditor:
 
     def _check_write(self, write: Write) -> None:
         """Only who holds the lease writes, and marks only rise."""
-        token, ends_s = self._world.server.leases.get(write.service, ("", 0.0))
-        if write.token != token or self._world.loop.time() >= ends_s:
+        world = self._world
+        token, ends_s = world.server.leases.get(write.service, ("", 0.0))
+        if write.token != token or world.loop.now_s >= ends_s:
             self._find(Rule.LEASE, f"{write.service} wrote with the lease {write.token}; it is {token}'s")
-        buses = list(self._world.buses_of(write.service))
-        holders = sum(bus.holds_lease() for bus in buses) if len(buses) > 1 else 0
-        if holders > 1 and not self._world.server.times_back:
-            self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
+        if len(world.buses[write.service]) > 1 and not world.server.times_back:
+            holders = sum(bus.holds_lease() for bus in world.buses_of(write.service))
+            if holders > 1:
+                self._find(Rule.LEASE, f"{holders} instances of {write.service} hold its lease")
         if write.source is not None:
-            mark = self._world.server.marks.get(write.service, {}).get(write.source.name, "0-0")
+            mark = world.server.marks.get(write.service, {}).get(write.source.name, "0-0")
             if id_parts(mark) != id_parts(write.inputs[-1]):
                 self._find(Rule.MARK, f"{write.service} on {write.source.name} is at {mark}")
 
@@ -245,10 +250,10 @@ class Auditor:
             self._find(Rule.UNPROTECTED, f"{label} has no stop at the end")
         return self._found
 
-    def _read(self, stream: Stream, kind: type[MessageT]) -> Iterator[tuple[str, MessageT]]:
-        for entry in self._world.server.streams[stream.name].entries:
-            if isinstance(entry.message, kind):
-                yield entry.entry_id, entry.message
+    def _read(self, stream: Stream, kind: type[MessageT]) -> list[tuple[str, MessageT]]:
+        """Return the messages of one kind that stand in a stream, with their ids."""
+        entries = self._world.server.streams[stream.name].entries
+        return [(each.entry_id, each.message) for each in entries if isinstance(each.message, kind)]
 
     def _executions(self) -> dict[str, list[m.ExecutionReported]]:
         found: dict[str, list[m.ExecutionReported]] = defaultdict(list)
@@ -359,36 +364,39 @@ class Auditor:
 
     def _judge_slices(self) -> None:
         """All slices are there in order, as the market made them, and went through every stage once."""
-        bars: dict[int, list[m.BarClosed]] = defaultdict(list)
-        for entry_id, bar in self._read(streams.BARS, m.BarClosed):
-            close_ms, place = id_parts(entry_id)
-            if place < len(SYMBOLS):
-                bars[close_ms].append(bar)
-        closes = sorted(bars)
-        wanted = list(range(closes[0], self._world.venue.exchange.now_ms // M5_MS * M5_MS + 1, M5_MS))
-        self._compare_slices("bars", wanted, closes)
-        store = self._world.store
-        for close_ms in closes:
-            if close_ms > store.slice_open(self._world.first_slice):
-                self._judge_bars(close_ms, bars[close_ms])
-        made = [entry_id for entry_id, _ in self._read(streams.FEATURES, m.FeaturesComputed)]
-        signals = Counter(id_parts(i)[0] for i, _ in self._read(streams.SIGNALS, m.SignalEmitted))
-        first_ms = id_parts(made[0])[0]
-        warm = [close_ms for close_ms in closes if close_ms >= first_ms]
-        self._compare_slices("features", warm, [id_parts(entry_id)[0] for entry_id in made])
+        ids = self._world.server.streams[streams.BARS.name].ids
+        places = [at for at in ids if at[1] < BARS]  # where no bar belongs somebody else wrote
+        closes = range(places[0][0], self._world.venue.exchange.now_ms // M5_MS * M5_MS + 1, M5_MS)
+        self._compare_slices("bars", list(product(closes, range(BARS))), places)
+        for close_ms, bars in self._bars_since(self._world.store.slice_open(self._world.first_slice)).items():
+            self._judge_bars(close_ms, bars)
+        features = self._read(streams.FEATURES, m.FeaturesComputed)
+        made = [id_parts(entry_id)[0] for entry_id, _ in features]
+        signals = Counter([id_parts(i)[0] for i, _ in self._read(streams.SIGNALS, m.SignalEmitted)])
+        warm = [close_ms for close_ms in closes if close_ms >= made[0]]
+        self._compare_slices("features", warm, made)
         self._compare_slices("signals", warm, sorted(signals))
         for close_ms, count in signals.items():
-            if count != len(SYMBOLS):
+            if count != BARS:
                 self._find(Rule.SLICE, f"the slice {close_ms} has {count} signals")
-        seen = [features.slices_seen for _, features in self._read(streams.FEATURES, m.FeaturesComputed)]
+        seen = [each.slices_seen for _, each in features]
         if seen != list(range(seen[0], seen[0] + len(seen))):
             self._find(Rule.SLICE, "the features counted a slice twice or missed one")
         for _, dead in self._read(streams.DEAD, m.DeadLettered):
-            if dead.stream in ("bars", "features", "signals") and id_parts(dead.entry_id)[1] < len(SYMBOLS):
+            if dead.stream in ("bars", "features", "signals") and id_parts(dead.entry_id)[1] < BARS:
                 self._find(Rule.SLICE, f"{dead.group} gave up {dead.stream} {dead.entry_id}: {dead.error}")
 
-    def _compare_slices(self, name: str, wanted: Sequence[int], there: Sequence[int]) -> None:
-        if list(wanted) != list(there):
+    def _bars_since(self, since_ms: int) -> dict[int, list[m.BarClosed]]:
+        """Return the bars that closed later, by their close in ms."""
+        bars: dict[int, list[m.BarClosed]] = defaultdict(list)
+        entries = self._world.server.streams[streams.BARS.name]
+        for (close_ms, place), entry in entries.after((since_ms + 1, 0)):
+            if place < BARS and isinstance(entry.message, m.BarClosed):
+                bars[close_ms].append(entry.message)
+        return bars
+
+    def _compare_slices(self, name: str, wanted: list[PlaceT], there: list[PlaceT]) -> None:
+        if wanted != there:
             missing = sorted(set(wanted) - set(there))
             extra = sorted(set(there) - set(wanted))
             self._find(Rule.SLICE, f"{name}: missing {missing[:3]}, too many {extra[:3]}, or out of order")

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack, cast
 
 from shared import streams
 from shared.bus import BusUnavailableError, Delivery, Output, refusal_of
-from shared.clock import monotonic_s
 from shared.contracts import Contract
 from shared.errors import InputError, LeaseLostError, UnavailableError
 from shared.messages import AccountReported, Message
@@ -18,24 +17,28 @@ from shared.streams import Stream, id_parts
 from sim.server import Entry, MemoryServer, Refused, Write, answer_waiter
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 BLOCK_S = 2.0  # longer than over a socket: waking up for nothing is all that an idle reader costs here
 _LAST = (2**63, 0)
 
 
 @dataclass(frozen=True)
 class MemoryDelivery(Delivery):
-    """An entry whose message need not be decoded; its fields are made when somebody looks at them."""
+    """An entry whose message need not be decoded."""
 
-    entry: Entry | None = None
+    entry: Entry
 
     def message(self) -> Message:
         """Return the message as it was written; what somebody else wrote is decoded, if it can be."""
-        entry = cast(Entry, self.entry)
-        return streams.decode(entry.fields) if entry.message is None else entry.message
+        message = self.entry.message
+        return streams.decode(self.entry.fields) if message is None else message
 
 
 class Network(Protocol):
     """What may happen to a call between a service and the server."""
+
+    is_stale: bool  # the connection is one of before the server's last start
+    cuts: Sequence[object]  # what is to break, now or later
 
     def delay_s(self) -> float:
         """Return how long the call is on its way."""
@@ -49,6 +52,9 @@ class Network(Protocol):
 
 class Sound:
     """A network on which every call arrives at once."""
+
+    is_stale = False
+    cuts = ()
 
     def delay_s(self) -> float:
         """Return nothing."""
@@ -89,26 +95,26 @@ class MemoryBus:
         """The book whose streams these are."""
         return self._book
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def _call(self, work: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         network = self._network
         delay_s = network.delay_s()
         if delay_s:
             await asyncio.sleep(delay_s)
-        network.before()
+        if network.is_stale or network.cuts:
+            network.before()
         if not self._server.is_up:
             raise BusUnavailableError("redis: the server is away")
-        done = work()
-        network.after()
+        done = work(*args)
+        if network.cuts:
+            network.after()
         return done
 
     # --- lease ----------------------------------------------------------------------------------
 
     async def hold_lease(self, ttl_s: float) -> bool:
         """Take the service's lease, or keep it."""
-        started_s = monotonic_s()
-        token = await self._call(
-            lambda: self._server.take_lease(self._service, self._token, self._owner, ttl_s)
-        )
+        started_s = self._server.monotonic_s()
+        token = await self._call(self._server.take_lease, self._service, self._token, self._owner, ttl_s)
         if self._token and not token:
             raise LeaseLostError(f"another instance of {self._service} is active")
         if token:
@@ -117,40 +123,35 @@ class MemoryBus:
 
     async def release_lease(self) -> None:
         """Give the lease back."""
-        if self._token and monotonic_s() < self._deadline_s:
-            await self._call(lambda: self._server.drop_lease(self._service))
+        if self.holds_lease():
+            await self._call(self._server.drop_lease, self._service)
         self._token = ""
 
     def holds_lease(self) -> bool:
         """Whether the lease is surely ours."""
-        return bool(self._token) and monotonic_s() < self._deadline_s
+        return self._token != "" and self._server.monotonic_s() < self._deadline_s
 
     # --- reading --------------------------------------------------------------------------------
 
     async def ensure_groups(self, read: Sequence[Stream]) -> None:
         """Create this service's groups where they do not exist yet."""
         for stream in read:
-            await self._call(lambda name=stream.name: self._server.make_group(name, self._service))  # type: ignore[misc]
+            await self._call(self._server.make_group, stream.name, self._service)
 
     async def read_new(self, read: Sequence[Stream], *, block: bool) -> dict[Stream, list[Delivery]]:
         """Return entries nobody has read yet; waits a while for the first."""
-        found = await self._call(lambda: self._new(read))
-        if not found and block and await self._grown(read):
-            found = await self._call(lambda: self._new(read))
-        return found
-
-    def _new(self, read: Sequence[Stream]) -> dict[Stream, list[Delivery]]:
-        given = (
-            (stream, self._server.give_out(stream.name, self._service, self.read_count)) for stream in read
-        )
-        return {stream: _deliveries(stream, entries) for stream, entries in given if entries}
+        give_out = self._server.give_out
+        given = await self._call(give_out, read, self._service, self.read_count)
+        if not given and block and await self._grown(read):
+            given = await self._call(give_out, read, self._service, self.read_count)
+        return {stream: _deliveries(stream, entries) for stream, entries in given.items()}
 
     async def _grown(self, read: Sequence[Stream]) -> bool:
         """Wait until one of the streams grows, or the server goes away; False if neither comes."""
         loop = asyncio.get_running_loop()
-        grown: asyncio.Future[bool] = loop.create_future()
+        grown: asyncio.Future[bool] = asyncio.Future(loop=loop)  # is in no set: it needs no place there
         timer = loop.call_later(BLOCK_S, answer_waiter, grown, False)
-        waiters = [self._server.waiters[stream.name] for stream in read]
+        waiters = [self._server.streams[stream.name].waiters for stream in read]
         for each in waiters:
             each[grown] = None
         try:
@@ -162,16 +163,12 @@ class MemoryBus:
 
     async def read_pending(self, stream: Stream, after: str = "0") -> list[Delivery]:
         """Return entries that were read and never committed, oldest first."""
-        entries = await self._call(
-            lambda: self._server.pending(stream.name, self._service, after, self.read_count)
-        )
+        entries = await self._call(self._server.pending, stream.name, self._service, after, self.read_count)
         return _deliveries(stream, entries)
 
     async def has_pending(self, read: Sequence[Stream]) -> bool:
         """Whether any of these streams has entries that were read and never committed."""
-        return await self._call(
-            lambda: any(self._server.pending(s.name, self._service, "0", 1) for s in read)
-        )
+        return await self._call(self._server.has_pending, read, self._service)
 
     async def follow_accounts(self) -> None:
         """Never ends: an account entry is at hand here whenever it is asked for."""
@@ -183,7 +180,7 @@ class MemoryBus:
         """Return (entry id, message) of a range, oldest first; what cannot be understood is left out."""
         first = (0, 0) if start == "-" else id_parts(start)
         last = _LAST if end == "+" else id_parts(end)
-        entries = await self._call(lambda: self._server.streams[stream.name].between(first, last))
+        entries = await self._call(self._server.streams[stream.name].between, first, last)
         found = []
         for delivery in _deliveries(stream, entries[:count]):
             with suppress(InputError):
@@ -192,7 +189,7 @@ class MemoryBus:
 
     async def last(self, stream: Stream) -> tuple[str, Message] | None:
         """Return the newest entry, or None of an empty stream."""
-        entries = await self._call(lambda: self._server.streams[stream.name].entries[-1:])
+        entries = await self._call(self._server.newest, stream.name)
         return (entries[0].entry_id, _deliveries(stream, entries)[0].message()) if entries else None
 
     async def account(self, entry_id: str) -> AccountReported:
@@ -204,23 +201,23 @@ class MemoryBus:
 
     async def contracts(self) -> dict[str, Contract]:
         """Return the venue's terms of every symbol of the book."""
-        return await self._call(lambda: dict(self._server.contracts))
+        return await self._call(self._server.contracts.copy)
 
     async def write_contracts(self, contracts: Mapping[str, Contract]) -> None:
         """Store the venue's terms."""
-        await self._call(lambda: self._server.store_contracts(contracts))
+        await self._call(self._server.store_contracts, contracts)
 
     async def state(self) -> bytes | None:
         """Return the state saved with this service's last commit."""
-        return await self._call(lambda: self._server.states.get(self._service))
+        return await self._call(self._server.states.get, self._service)
 
     async def mark(self, service: str, stream: Stream) -> str:
         """Return the last entry of a stream that a service has committed."""
-        return await self._call(lambda: self._server.marks.get(service, {}).get(stream.name, ""))
+        return (await self._call(self._server.marks_of, service)).get(stream.name, "")
 
     async def counter(self, name: str) -> int:
         """Return the number of the last message written under a counter."""
-        return await self._call(lambda: self._server.counters.get(name, 0))
+        return await self._call(self._server.counters.get, name, 0)
 
     def last_ids(self) -> dict[str, str]:
         """Return the last id committed, by stream."""
@@ -228,7 +225,7 @@ class MemoryBus:
 
     async def load_marks(self) -> None:
         """Learn from the server what this service has committed so far."""
-        self._last_ids = await self._call(lambda: dict(self._server.marks.get(self._service, {})))
+        self._last_ids = await self._call(self._server.marks_of, self._service)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -260,12 +257,12 @@ class MemoryBus:
             self._token,
             inputs[0].stream if inputs else None,
             [delivery.entry_id for delivery in inputs],
-            [(streams.stream_of(o.message), o.entry_id, o.message) for o in outputs],
+            [*outputs],
             state,
             counter,
         )
         try:
-            return await self._call(lambda: self._server.commit(write))
+            return await self._call(self._server.commit, write)
         except Refused as refused:
             raise refusal_of(refused.status, refused.detail, self._service, inputs) from None
 
@@ -273,21 +270,21 @@ class MemoryBus:
         """Take out what is old and read by all who act on it; return how many entries went."""
         gone = 0
         for stream in streams.STREAMS:
-            gone += await self._call(lambda stream=stream: self._server.trim(stream, keep_ms))  # type: ignore[misc]
+            gone += await self._call(self._server.trim, stream, keep_ms)
         return gone
 
     async def append(self, message: Message) -> str:
         """Write a message without holding a lease."""
         name = streams.stream_of(message).name
-        return await self._call(lambda: self._server.add(name, Entry("*", message)))
+        return await self._call(self._server.add, name, Entry("*", message))
 
     async def report_health(self, fields: Mapping[str, str]) -> None:
         """Say how this service is."""
-        await self._call(lambda: self._server.health.__setitem__(self._service, dict(fields)))
+        await self._call(self._server.health.__setitem__, self._service, dict(fields))
 
     async def health(self, service: str) -> dict[str, str]:
         """Return what a service last said of itself."""
-        return await self._call(lambda: dict(self._server.health.get(service, {})))
+        return dict(await self._call(self._server.health.get, service, {}))
 
 
 def _deliveries(stream: Stream, entries: Sequence[Entry]) -> list[Delivery]:

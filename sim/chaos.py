@@ -28,7 +28,7 @@ from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.market import SparseStore, sparse_market
 from sim.models import eager_bundle
 from sim.points import crash_points
-from sim.process import Fate, Process, copy_context_of_nobody
+from sim.process import Fate, Process, Watch, copy_context_of_nobody
 from sim.server import Entry, MemoryServer
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
@@ -108,7 +108,7 @@ async def _warm_up(world: World) -> None:
     features = world.server.streams[streams.FEATURES.name]
     while not (features.entries and world.is_calm()):
         await world.rest(0.5)
-        if world.loop.time() > WARM_UP_S:
+        if world.loop.now_s > WARM_UP_S:
             raise InvariantError("the mesh does not warm up")
 
 
@@ -131,7 +131,7 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
             world.run(chaos.play)
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
-        findings = [*problem, *chaos.findings]
+        findings = [*problem, *chaos.unlisted(), *chaos.findings]
     world.forget()
     return Outcome(
         schedule,
@@ -161,13 +161,12 @@ class Chaos:
         self._world = world
         self._schedule = schedule
         self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
-        self._points = crash_points()
         self._quiet_s = 0.0  # for so long nothing is quoted
         self.auditor = Auditor(world)
         self.passed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.findings: list[Finding] = []
-        world.watch = self._watch
+        world.watch = Watch(self.passed, self._at_points, self._fate)
         world.server.remembers = any(fault.kind is FaultKind.REDIS_OLDER for fault in schedule.faults)
 
     async def play(self, world: World) -> None:
@@ -181,8 +180,8 @@ class Chaos:
             await world.play_slice()
         await self._play_until_there_are_orders()
         self._make_peace()
-        until_s = world.loop.time() + SETTLE_S
-        while world.loop.time() < until_s and world.slice < MARKET_SLICES - 4:
+        until_s = world.loop.now_s + SETTLE_S
+        while world.loop.now_s < until_s and world.slice < MARKET_SLICES - 4:
             await world.rest(1.0)
             if not self._is_settled():
                 await world.play_slice()  # what waits for a quote has one
@@ -220,21 +219,24 @@ class Chaos:
 
     # --- crash points -------------------------------------------------------------------------------
 
-    def _watch(self, process: Process, point: str) -> Fate | None:
-        passed = self.passed.get(point)
-        self.passed[point] = passed + 1 if passed else 1
-        if not passed and point not in self._points and _MUTATED not in point:
-            self.findings.append(Finding(Rule.POINT, point))
-        if not self._at_points or not (armed := self._at_points.get(point)):
-            return None
+    def _fate(self, process: Process, point: str) -> Fate | None:
+        """Return what happens at an armed point, when it has been passed often enough."""
+        armed = self._at_points[point]
         left, fault = armed.pop(0)
         if left > 1:
             armed.insert(0, (left - 1, fault))
             return None
+        if not armed:
+            del self._at_points[point]
         self.hits[point] += 1
         dies = fault.kind is FaultKind.DIE_AT
         self._world.fired(f"{process.service}#{process.number} {fault.kind}: {point}")
         return Fate(dies, fault.seconds)
+
+    def unlisted(self) -> list[Finding]:
+        """Return the points that were passed and are not in the list."""
+        unknown = self.passed.keys() - crash_points()
+        return [Finding(Rule.POINT, point) for point in sorted(unknown) if _MUTATED not in point]
 
     # --- what goes wrong ----------------------------------------------------------------------------
 
@@ -312,7 +314,7 @@ class Chaos:
                     return
                 venue.tell_news(fault.detail)
             case FaultKind.SILENCE:
-                venue.silent_until_s = self._world.loop.time() + fault.seconds
+                venue.silent_until_s = self._world.loop.now_s + fault.seconds
         self._world.fired(f"{fault.kind} {fault.detail} ({fault.seconds:.2f} s)")
 
     def load_venue(self, fault: Fault) -> None:
@@ -343,7 +345,7 @@ class Chaos:
             return
         now = self._world.clock.now()
         given = CommandGiven(
-            meta=Meta.root(f"command:{self._world.loop.time()}", now),
+            meta=Meta.root(f"command:{self._world.loop.now_s}", now),
             command=Command(fault.detail),
             who="operator",
             why="chaos",
@@ -432,7 +434,7 @@ class Chaos:
     def _is_settled(self) -> bool:
         """Whether every order has come to its end, and everything is handled."""
         world, venue = self._world, self._world.venue
-        if not world.is_calm() or not venue.wires or world.loop.time() <= venue.silent_until_s:
+        if not world.is_calm() or not venue.wires or world.loop.now_s <= venue.silent_until_s:
             return False
         closed_ms = venue.exchange.now_ms // M5_MS * M5_MS
         if world.server.streams[streams.BARS.name].last[0] < closed_ms:  # the gateway has more to write

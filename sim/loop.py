@@ -7,13 +7,12 @@ scheduled by (a context variable), so that a process can be stopped in its track
 from __future__ import annotations
 
 import asyncio
-import heapq
 from asyncio import Handle, TimerHandle
 from asyncio.events import _set_running_loop
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
@@ -71,16 +70,17 @@ class _Call(TimerHandle):
         when: float,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: VirtualLoop,
         context: Context,
     ) -> None:
         self._when = when
         self._callback = callback
         self._args = args
-        self._loop = loop
         self._context = context
         self._cancelled = False
-        self.owner = context.get(OWNER)
+        try:
+            self.owner = context[OWNER]
+        except KeyError:
+            self.owner = None
 
     def cancel(self) -> None:
         """Have it not run; what it holds is let go."""
@@ -96,20 +96,19 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     """Runs callbacks in order of time, then of arrival. Opens nothing and has no threads."""
 
     def __init__(self) -> None:
-        self._now_s = 0.0
-        self._ready: deque[_Call] = deque()
+        self.now_s = 0.0  # virtual seconds since the loop was made
+        self._ready: list[_Call] = []
         self._timers: list[tuple[float, int, _Call]] = []  # heap
         self._arrivals = 0
         self._stopping = self._running = self._closed = False
         self.errors: list[dict[str, Any]] = []  # what no task has caught
-        self.steps = 0
         self.places = count(1)  # of futures, counted as they are first put into a set
 
     # --- running --------------------------------------------------------------------------------
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
-        return self._now_s
+        return self.now_s
 
     def run_forever(self) -> None:
         """Run until stopped.
@@ -128,24 +127,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def _step(self) -> None:
         """Run what is ready now; if nothing is, let the time jump."""
-        ready, timers = self._ready, self._timers
-        if not ready:
+        timers = self._timers
+        if not self._ready:
             while timers and timers[0][2]._cancelled:
-                heapq.heappop(timers)
+                heappop(timers)
             if not timers:
                 raise InvariantError("every task waits for what will never happen")
-            self._now_s = max(self._now_s, timers[0][0])
-        while timers and timers[0][0] <= self._now_s:
-            ready.append(heapq.heappop(timers)[2])
-        for _ in range(len(ready)):
-            call = ready.popleft()
+            if timers[0][0] > self.now_s:
+                self.now_s = timers[0][0]
+        while timers and timers[0][0] <= self.now_s:
+            self._ready.append(heappop(timers)[2])
+        calls, self._ready = self._ready, []
+        for call in calls:
             if call._cancelled:
                 continue
             owner = call.owner
             if owner is not None and owner.is_stopped:
                 owner.parked.append(call)
                 continue
-            self.steps += 1
             try:
                 call._context.run(call._callback, *call._args)
             except (SystemExit, KeyboardInterrupt):
@@ -197,7 +196,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> Handle:
         """Run a callback in the next step."""
-        call = _Call(self._now_s, callback, args, self, context or copy_context())
+        call = _Call(self.now_s, callback, args, copy_context() if context is None else context)
         self._ready.append(call)
         return call
 
@@ -211,7 +210,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> TimerHandle:
         """Run a callback after so many virtual seconds."""
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        return self.call_at(self.now_s + delay, callback, *args, context=context)
 
     def call_at(
         self,
@@ -221,9 +220,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> TimerHandle:
         """Run a callback at a virtual time."""
-        timer = _Call(when, callback, args, self, context or copy_context())
+        timer = _Call(when, callback, args, copy_context() if context is None else context)
         self._arrivals += 1
-        heapq.heappush(self._timers, (when, self._arrivals, timer))
+        heappush(self._timers, (when, self._arrivals, timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
@@ -285,14 +284,11 @@ class VirtualClock:
     def __init__(self, loop: VirtualLoop, start: datetime = START) -> None:
         self._loop = loop
         self._start = start
+        self.monotonic_s = loop.time
 
     def now(self) -> datetime:
         """Return the wall time."""
-        return self._start + timedelta(seconds=self._loop.time())
-
-    def monotonic_s(self) -> float:
-        """Return the loop's time."""
-        return self._loop.time()
+        return self._start + timedelta(seconds=self._loop.now_s)
 
     async def sleep(self, delay_s: float) -> None:
         """Wait that long."""

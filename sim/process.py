@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Container, Coroutine
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from inspect import iscoroutinefunction, ismethod
@@ -41,7 +42,13 @@ class Fate:
     stopped_s: float = 0.0  # of one that does not die: for how long it stands still
 
 
-Watch = Callable[["Process", str], "Fate | None"]  # takes note of a point, and says what happens there
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Counts the crash points that are passed, and says what happens at those that are armed."""
+
+    passed: Counter[str] = field(default_factory=Counter)
+    armed: Container[str] = ()
+    fate: Callable[[Process, str], Fate | None] = lambda process, point: None
 
 
 class Process(Owner):
@@ -93,8 +100,9 @@ class Process(Owner):
         """Pass a crash point; whether the process stands still there, at the next time that it waits."""
         if self.is_dead:
             raise DiedError
-        fate = self._watch(self, point)
-        if fate is None:
+        watch = self._watch
+        watch.passed[point] += 1
+        if point not in watch.armed or (fate := watch.fate(self, point)) is None:
             return False
         if fate.dies:
             self.kill()
@@ -125,10 +133,12 @@ class Door:
 
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:  # noqa: ANN401
             caller = sys._getframe(1)
-            sides = points.get(caller.f_code)
-            if sides is None:
-                sides = points[caller.f_code] = _sides_of(process.service, caller, f"{self._name}.{method}")
-            return _passed(process, sides, found, args, kwargs)
+            try:
+                before, after = points[caller.f_code]
+            except KeyError:
+                before, after = _sides_of(process.service, caller, f"{self._name}.{method}")
+                points[caller.f_code] = before, after
+            return _passed(process, before, after, found, args, kwargs)
 
         setattr(self, method, call)
         return call
@@ -161,15 +171,16 @@ def _is_effect(kind: type, method: str) -> bool:
 
 async def _passed(
     process: Process,
-    sides: tuple[str, str],
+    before: str,
+    after: str,
     method: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401
-    if process.reach(sides[0]):
+    if process.reach(before):
         await asyncio.sleep(0)
     done = await method(*args, **kwargs)
-    if process.reach(sides[1]):
+    if process.reach(after):
         await asyncio.sleep(0)
     return done
 

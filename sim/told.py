@@ -78,7 +78,8 @@ class ToldBars:
             self._in_time[place] = prices
 
     def _look(self, write: Write) -> None:
-        for _, _, message in write.outputs:
+        for output in write.outputs:
+            message = output.message
             if isinstance(message, m.BarClosed):
                 place = _place(message)
                 told = (self._prices.get(place), self._in_time.get(place))

@@ -22,7 +22,6 @@ from services.gateway.protocol import TYPES  # first: it installs the reactor
 # isort: split
 from services.gateway.access import Credentials as GatewayCredentials
 from services.gateway.tokens import Tokens
-from shared.clock import monotonic_s
 from shared.errors import UnavailableError
 from sim.loop import OWNER, VirtualLoop
 from sim.market import SparsePlayback, SparseStore
@@ -120,8 +119,8 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Carry the venue's bytes to the gateway, frame by frame."""
         data = self.begun + data
-        at, frames = 0, deque[bytes]()
-        while at + 4 <= len(data) and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= len(data):
+        at, size, frames = 0, len(data), deque[bytes]()
+        while at + 4 <= size and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= size:
             frames.append(data[at + 4 : end])
             at = end
         self.begun = data[at:]
@@ -241,14 +240,14 @@ class SimVenue:
             assert wire is not None  # noqa: S101 - nothing is written before it is made
             wire.write(data)
 
-        connection = Connection(self._lobby, self, ANSWERS, Environment.DEMO, framed, write, monotonic_s())
+        connection = Connection(self._lobby, self, ANSWERS, Environment.DEMO, framed, write, self.loop.now_s)
         wire = self.wires[connection] = Wire(self, process, connection, on_frame, on_end)
         process.on_death.append(wire.abort)
         return wire
 
     def arrival_s(self, after_s: float) -> float:
         """Return when a frame arrives that is sent now, behind one that arrives at `after_s`."""
-        return max(self.loop.time() + WAY_S, self.silent_until_s, after_s)
+        return max(self.loop.now_s + WAY_S, self.silent_until_s, after_s)
 
     def carry(self, wire: Wire, envelope: Any) -> None:  # noqa: ANN401 - generated class
         """Carry a gateway's frame to the venue."""
@@ -272,7 +271,7 @@ class SimVenue:
             listener(request)
         if self._is_spoilt(wire, envelope, request):
             return
-        wire.connection.take(envelope, monotonic_s())
+        wire.connection.take(envelope, self.loop.now_s)
         self._flush()
 
     def _is_spoilt(self, wire: Wire, envelope: Any, request: Any) -> bool:  # noqa: ANN401
@@ -302,7 +301,7 @@ class SimVenue:
     def another_client(self) -> Connection:
         """Let another client in to the account, which only asks; its answers go nowhere."""
         connection = Connection(
-            self._lobby, self, ANSWERS, Environment.DEMO, framed, lambda data: None, monotonic_s()
+            self._lobby, self, ANSWERS, Environment.DEMO, framed, lambda data: None, self.loop.now_s
         )
         connection.application = self._credentials.applications[0]
         floor, grant = self._lobby.floors[ACCOUNT_ID], self._credentials.grants[0]
@@ -427,7 +426,7 @@ class SimVenue:
         self._flush()
 
     def _flush(self) -> None:
-        now_s = monotonic_s()
+        now_s = self.loop.now_s
         for connection, wire in list(self.wires.items()):
             connection.flush(now_s)
             if connection.outbox.is_ending:  # behind what was still told

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from shared.streams import milliseconds
 from sim.bus import MemoryBus
 from sim.loop import VirtualClock, VirtualLoop
 from sim.market import SparseStore
-from sim.process import DiedError, Fate, Process
+from sim.process import DiedError, Process, Watch
 from sim.server import MemoryServer
 from sim.services import BOOK, SERVICES, Outside, run_service
 from sim.venue import SimVenue
@@ -62,6 +62,7 @@ class Way:
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
+        self.cuts: Sequence[object] = world.cuts
         self.is_stale = False  # the server has started again since the connection was made
 
     def delay_s(self) -> float:
@@ -74,13 +75,11 @@ class Way:
         if self.is_stale:
             self.is_stale = False
             raise BusUnavailableError("redis: connection reset")
-        if self._world.cuts:
-            self._cut(arrives=False)
+        self._cut(arrives=False)
 
     def after(self) -> None:
         """Let the answer arrive."""
-        if self._world.cuts:
-            self._cut(arrives=True)
+        self._cut(arrives=True)
 
     def _cut(self, *, arrives: bool) -> None:
         for at, cut in enumerate(self._world.cuts):
@@ -140,11 +139,11 @@ class World:
         self.outside = Outside(self.clock, folder, bundle, venue, policy=policy or {})
         self.processes: dict[tuple[str, int], Process] = {}
         self.ways: dict[Process, Way] = {}
-        self.buses: dict[Process, MemoryBus] = {}
+        self.buses: dict[str, dict[Process, MemoryBus]] = {service: {} for service in SERVICES}
         self.cuts: list[Cut] = []
         self.story: list[tuple[float, str]] = []
         self.faults_fired = 0
-        self.watch: Callable[[Process, str], Fate | None] = lambda process, point: None
+        self.watch = Watch()
         self.subscribing: asyncio.Task[None] | None = None  # to a symbol again: no quote comes meanwhile
         self.is_over = False
         self.has_peace = False  # the faults are over: what ends is started again at once
@@ -156,13 +155,13 @@ class World:
 
     def buses_of(self, service: str) -> Iterator[MemoryBus]:
         """Yield the doors of a service's processes that run."""
-        for process, bus in self.buses.items():
-            if process.service == service and not (process.is_dead or process.is_stopped):
+        for process, bus in self.buses[service].items():
+            if not (process.is_dead or process.is_stopped):
                 yield bus
 
     def tell(self, text: str) -> None:
         """Add a line to the story."""
-        self.story.append((self.loop.time(), text))
+        self.story.append((self.loop.now_s, text))
 
     def fired(self, text: str) -> None:
         """Add a fault that had an effect to the story."""
@@ -209,13 +208,13 @@ class World:
             self.processes[service, number] = process
             way = self.ways[process] = Way(self, process)
             bus = MemoryBus(self.server, BOOK, service, way, read_count=self.read_count)
-            self.buses[process] = bus
+            self.buses[service][process] = bus
             main = process.start(run_service(process, bus, self.outside))
             await asyncio.wait({main})
             with suppress(asyncio.CancelledError):
                 self._say_end(process, main)
             process.kill()
-            del self.ways[process], self.buses[process]
+            del self.ways[process], self.buses[service][process]
             await asyncio.sleep(0.1 if self.has_peace else self.random.uniform(*RESTART_S))
 
     def _say_end(self, process: Process, main: asyncio.Task[None]) -> None:
@@ -251,8 +250,8 @@ class World:
 
     async def calm(self, limit_s: float = CALM_S) -> bool:
         """Wait until everything that was written is handled, a bounded time; False if it is not."""
-        until_s = self.loop.time() + limit_s
-        while self.loop.time() < until_s:
+        until_s = self.loop.now_s + limit_s
+        while self.loop.now_s < until_s:
             await asyncio.sleep(0.05)
             if self.is_calm():
                 return True
@@ -264,8 +263,8 @@ class World:
         The venue's time stands still between two steps, so a gateway that connects cannot know of a bar that
         ends meanwhile: it would ask for a history up to the last stamp it has seen. Live, time does not wait.
         """
-        until_s = self.loop.time() + CONNECT_S
-        while self.loop.time() < until_s and (self._is_subscribing() or any(self._connecting())):
+        until_s = self.loop.now_s + CONNECT_S
+        while self.loop.now_s < until_s and (self._is_subscribing() or any(self._connecting())):
             await self.rest(0.05)
 
     def _is_subscribing(self) -> bool:
@@ -278,15 +277,12 @@ class World:
 
     def is_calm(self) -> bool:
         """Whether every service has handled all that there is for it."""
-        return not any(self.unfinished())
+        return next(self.unfinished(), None) is None
 
     def unfinished(self) -> Iterator[tuple[str, str]]:
         """Yield (service, stream) of what is not handled."""
         for service, stream in GROUPS:
-            if not self._is_done(service, stream.name):
+            entries = self.server.streams[stream.name]
+            group = entries.groups.get(service)
+            if group is None or group.pending or group.delivered != entries.last:
                 yield service, stream.name
-
-    def _is_done(self, service: str, stream: str) -> bool:
-        entries = self.server.streams[stream]
-        group = entries.groups.get(service)
-        return group is not None and not group.pending and group.delivered == entries.last
