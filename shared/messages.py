@@ -10,13 +10,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from hashlib import sha1
 from typing import Literal
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 BAR_LENGTH = timedelta(minutes=5)
 NAMESPACE = UUID("6c1ff3a1-7f0e-5c39-9a53-0f6f1d8f6f6e")  # of this project's derived ids
+_NAME_BITS = ~(0xF000 << 64 | 0xC000 << 48)  # of an id of 128 bits, those that the name decides
+_KIND_BITS = 5 << 76 | 0x8000 << 48  # version 5: from a name by SHA-1
 
 Symbol = str
 
@@ -32,6 +35,12 @@ class Direction(StrEnum):
     def sign(self) -> int:
         """+1, -1 or 0."""
         return 1 if self is Direction.LONG else -1 if self is Direction.SHORT else 0
+
+
+def derived_id(parent: UUID, name: str) -> UUID:
+    """Return what `uuid.uuid5` does, in half the time: there is an id to every message."""
+    digest = sha1(parent.bytes + name.encode(), usedforsecurity=False).digest()
+    return UUID(int=int.from_bytes(digest[:16], "big") & _NAME_BITS | _KIND_BITS)
 
 
 class Part(BaseModel):
@@ -52,15 +61,15 @@ class Meta(Part):
     def root(cls, name: str, at: datetime, correlation: str | None = None) -> Meta:
         """Return the meta of a message that no message of ours caused; `name` makes it unique."""
         return cls(
-            message_id=uuid5(NAMESPACE, name),
-            correlation_id=uuid5(NAMESPACE, correlation or name),
+            message_id=derived_id(NAMESPACE, name),
+            correlation_id=derived_id(NAMESPACE, correlation or name),
             event_time=at,
         )
 
     def effect(self, kind: type[Message], key: str = "", at: datetime | None = None) -> Meta:
         """Return the meta of the message of type `kind` and `key` (symbol, sequence) that follows."""
         return Meta(
-            message_id=uuid5(self.message_id, f"{kind.__name__}:{key}"),
+            message_id=derived_id(self.message_id, f"{kind.__name__}:{key}"),
             correlation_id=self.correlation_id,
             causation_id=self.message_id,
             event_time=at or self.event_time,
