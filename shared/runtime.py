@@ -20,7 +20,7 @@ from shared import streams
 from shared.bus import Bus, BusUnavailableError, Delivery, Output
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
-from shared.log import configure_log, correlated, get_logger
+from shared.log import CORRELATION, configure_log, get_logger
 from shared.messages import (
     DeadLettered,
     EventKind,
@@ -339,8 +339,11 @@ class Runtime:
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
-            with correlated(message.meta.correlation_id):
+            token = CORRELATION.set(message.meta.correlation_id)
+            try:
                 outputs = await handler(message) if handler else ()
+            finally:
+                CORRELATION.reset(token)
             self._held.append(delivery)
             if outputs is not None:
                 self._done += self._held
