@@ -406,7 +406,7 @@ class Runtime:
         raise UnavailableError("read on behind a dead entry")
 
     async def _pause(self, seconds: float) -> None:
-        """Wait that long, or until told to stop; only one waits here: the lease is there before the reader."""
+        """Wait that long, or until told to stop. One waits at a time: no reader without the lease."""
         if self._is_stopping:
             return
         loop = asyncio.get_running_loop()
