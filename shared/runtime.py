@@ -324,9 +324,7 @@ class Runtime:
             if self._one_by_one:
                 await self._commit()
             # a backlog was worked on for so long that a command may be waiting behind it
-            look_again = (
-                has_more_urgent and not self._held and monotonic_s() - self._looked_s > LOOK_AGAIN_S
-            )
+            look_again = has_more_urgent and not self._held and monotonic_s() - self._looked_s > LOOK_AGAIN_S
         await self._commit()
         if len(batch) < self._bus.read_count:  # a backlog is not what the next stage waits for
             self._steps.add(monotonic_s() - began_s)
