@@ -77,19 +77,22 @@ def decide_slice(
     is_known = ledger.is_known
     if not is_known:
         state = state.model_copy(update={"ledger": after_account(ledger, account, book=policy.book)})
-    open_now = {position.position_id for position in account.positions}
-    changes = {
-        "streak": state.streak.after(ledger.results_as_of(account.execution_number)),
-        "leaving": tuple(number for number in state.leaving if number in open_now),
-    }
-    messages, state = exits.given_up(state.model_copy(update=changes), signals[-1], inputs)
+    if ledger.results or state.leaving:
+        open_now = {position.position_id for position in account.positions}
+        changes = {
+            "streak": state.streak.after(ledger.results_as_of(account.execution_number)),
+            "leaving": tuple(number for number in state.leaving if number in open_now),
+        }
+        state = state.model_copy(update=changes)
+    messages, state = exits.given_up(state, signals[-1], inputs)
     situation = Situation(signals[-1], account, state, contracts, policy, inputs, is_known)
     if situation.live:
         told, situation = _measured(situation)
         messages += told
     for signal in signals:
-        decided, situation = _follow(replace(situation, signal=signal))
-        messages += decided
+        if signal.verdict is Verdict.ALLOW or policy.open_position is not OpenPosition.HOLD:
+            decided, situation = _follow(replace(situation, signal=signal))
+            messages += decided
     ledger = situation.state.ledger.without_settled(account.execution_number, close_time)
     return messages, situation.state.model_copy(update={"ledger": ledger})
 

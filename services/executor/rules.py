@@ -186,28 +186,34 @@ RULES: tuple[Rule[Situation], ...] = (
     _book(LimitName.MARGIN_USE, margin_use),
     _book(LimitName.FREE_MARGIN, free_margin),
 )
+_OF_BOOK = tuple(rule for rule in RULES if rule.of_book)
 
 
 def first_tripped(seen: Situation) -> Limit | None:
     """Return the first limit that stops this entry."""
-    limits = (rule.limit(seen) for rule in RULES)
-    return next((limit for limit in limits if limit is not None and limit.trips), None)
+    for rule in RULES:
+        limit = rule.limit(seen)
+        if limit is not None and limit.trips:
+            return limit
+    return None
 
 
 def of_book(seen: Situation) -> Iterator[tuple[Rule[Situation], Limit]]:
     """Yield the limits that are the same for every symbol of a slice, measured."""
-    for rule in RULES:
-        limit = rule.limit(seen) if rule.of_book else None
+    for rule in _OF_BOOK:
+        limit = rule.limit(seen)
         if limit is not None:
             yield rule, limit
 
 
 def standing(limit: Limit, seen: Situation) -> Standing:
     """Return how far a limit is from tripping."""
-    rule, memory = seen.policy.loss_rule(limit.name), seen.state.losses.get(limit.name)
+    memory = seen.state.losses.get(limit.name)
+    rule = seen.policy.loss_rule(limit.name) if memory else None
+    value, bound = limit.value, limit.bound
     return Standing(
-        value=_finite(limit.value),
-        bound=_finite(limit.bound),
+        value=_finite(value) if limit.trips else value,
+        bound=_finite(bound) if limit.trips else bound,
         trips=limit.trips,
         stops=limit.stops,
         money=in_money(rule, memory, seen.account) if rule and memory else None,

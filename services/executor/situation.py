@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 
 from services.executor.policy import Policy
 from services.executor.reservations import Request
@@ -25,7 +26,7 @@ class Exposure:
     notional: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """What one symbol's entry is decided on. The state's ledger grows with each request of the slice."""
 
@@ -47,7 +48,7 @@ class Situation:
         """The latest quote of the signal's symbol."""
         return self.account.quotes.get(self.signal.symbol)
 
-    @property
+    @cached_property
     def held(self) -> dict[str, Request]:
         """Requests that hold a slot as of the account."""
         return self.state.ledger.holding_as_of(self.account.execution_number)
@@ -65,12 +66,12 @@ class Situation:
         labels = {position.client_order_id for position in self.account.positions}
         return len(self.account.positions) + len(self.held.keys() - labels)
 
-    @property
+    @cached_property
     def used_notional(self) -> Decimal | None:
         """What positions and reserved slots are worth; None if one is not known."""
         return _total([exposure.notional for exposure in self.exposures()])
 
-    @property
+    @cached_property
     def reserved_margin(self) -> Decimal | None:
         """What reserved slots bind, before their orders do."""
         return _total([request.margin for request in self.held.values()])

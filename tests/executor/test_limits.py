@@ -13,7 +13,7 @@ import pytest
 from services.executor import rules
 from services.executor.days import Window
 from services.executor.handlers import ExecutorHandlers
-from services.executor.limits import Limit, LimitName, Stops, short
+from services.executor.limits import Limit, LimitName, Rule, Stops, short
 from services.executor.losses import Kind, LossRule
 from services.executor.policy import Policy
 from services.executor.rules import RULES
@@ -45,6 +45,16 @@ BEFORE = CLOSE - FIVE_MINUTES
 HALF_PERCENT = D("0.005")
 
 
+def limit_at(value: Decimal | None, bound: Decimal | None, reaching_trips: bool) -> Limit:
+    """Return a limit that measures what it is told to."""
+    rule: Rule[None] = Rule(
+        LimitName.SPREAD, Stops.THIS_ENTRY, lambda _: (value, bound), reaching_trips=reaching_trips
+    )
+    limit = rule.limit(None)
+    assert limit is not None
+    return limit
+
+
 def test_every_limit_is_in_the_table_once() -> None:
     """A name without a rule would be a promise without a guard."""
     assert sorted(rule.name for rule in RULES) == sorted(LimitName)
@@ -72,15 +82,13 @@ def test_unknown_value_or_bound_trips(
     value: Decimal | None, bound: Decimal | None, reaching_trips: bool
 ) -> None:
     """NaN compares false with everything: without this rule it would pass every limit."""
-    assert Limit(LimitName.SPREAD, Stops.THIS_ENTRY, value, bound, reaching_trips).trips
+    assert limit_at(value, bound, reaching_trips).trips
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_reaching_the_bound_is_enough(rule: Any) -> None:
     """Equality counts, but for the risk of a trade, which may be used up; a hair below never does."""
-    at, below = (
-        Limit(rule.name, rule.stops, D(v), D("0.05"), rule.reaching_trips) for v in ("0.05", "0.049")
-    )
+    at, below = (limit_at(D(v), D("0.05"), rule.reaching_trips) for v in ("0.05", "0.049"))
     assert at.trips is (rule.name is not LimitName.RISK_PER_TRADE)
     assert not below.trips
 
@@ -88,7 +96,7 @@ def test_reaching_the_bound_is_enough(rule: Any) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_limit_says_value_bound_and_what_it_stops(rule: Any) -> None:
     """Whoever reads the refusal knows how far it reaches."""
-    text = Limit(rule.name, rule.stops, D("0.0512345678"), None).text
+    text = Limit(rule.name, rule.stops, D("0.0512345678"), None, trips=True).text
     assert text == f"{rule.name} 0.051235, limit unknown: stops {rule.stops}"
 
 
