@@ -126,7 +126,8 @@ def _measured(situation: Situation) -> tuple[list[Message], dict[LimitName, Stan
         announced, state = begun_by_limit(situation.state, broken[0], situation.signal, situation.inputs)
         messages += announced
         situation = replace(situation, state=state)
-    return messages, standing, situation
+    measured = {limit.name: limit for rule, limit in limits if rule.of_slice}
+    return messages, standing, replace(situation, measured=measured)
 
 
 def _tripped(state: ExecutorState, name: LimitName) -> bool:

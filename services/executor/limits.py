@@ -78,7 +78,8 @@ class Rule(Generic[SeenT]):
     name: LimitName
     stops: Stops
     measure: Callable[[SeenT], Measured | None]  # None: the policy has no such limit
-    of_book: bool = False  # the same for every symbol of a slice: its distance is published
+    of_book: bool = False  # the same for every symbol: its distance is published
+    of_slice: bool = False  # no entry of a slice changes it: it is measured once
     told: Severity | None = None  # of the event when it trips; None: the refusal says enough
     reaching_trips: bool = True  # only the risk per trade may be used up to its bound
 

@@ -157,12 +157,18 @@ def _book(
     return Rule(name, stops, measure, of_book=True, told=told)
 
 
+def _slice(
+    name: LimitName, measure: _Measure, stops: Stops = Stops.ALL_ENTRIES, told: Severity | None = None
+) -> Rule[Situation]:
+    return Rule(name, stops, measure, of_book=True, of_slice=True, told=told)
+
+
 RULES: tuple[Rule[Situation], ...] = (
     Rule(LimitName.STALE_SLICE, Stops.THIS_SLICE, stale_slice),
-    _book(LimitName.LATE_SLICE, late_slice, Stops.THIS_SLICE, Severity.WARNING),
-    _book(LimitName.CLOCK_OFFSET, clock_offset, told=Severity.ERROR),
+    _slice(LimitName.LATE_SLICE, late_slice, Stops.THIS_SLICE, Severity.WARNING),
+    _slice(LimitName.CLOCK_OFFSET, clock_offset, told=Severity.ERROR),
     *(
-        _book(name, loss(name), stops, Severity.CRITICAL)
+        _slice(name, loss(name), stops, Severity.CRITICAL)
         for name, stops in (
             (LimitName.DAY_LOSS, Stops.ALL_ENTRIES_TODAY),
             (LimitName.DRAWDOWN, Stops.UNTIL_RESUMED),
@@ -170,10 +176,10 @@ RULES: tuple[Rule[Situation], ...] = (
             (LimitName.PRESET_DRAWDOWN, Stops.UNTIL_RESUMED),
         )
     ),
-    _book(LimitName.LOSING_STREAK, losing_streak, told=Severity.WARNING),
-    _book(LimitName.SESSION, session),
-    _book(LimitName.ROLLOVER, rollover),
-    _book(LimitName.WEEKEND, weekend),
+    _slice(LimitName.LOSING_STREAK, losing_streak, told=Severity.WARNING),
+    _slice(LimitName.SESSION, session),
+    _slice(LimitName.ROLLOVER, rollover),
+    _slice(LimitName.WEEKEND, weekend),
     Rule(LimitName.SYNTHETIC_BAR, Stops.SYMBOL, synthetic_bar),
     Rule(LimitName.STALE_QUOTE, Stops.SYMBOL, stale_quote),
     Rule(LimitName.ASSET_LOCKED, Stops.SYMBOL, asset_lock),
@@ -192,7 +198,7 @@ _OF_BOOK = tuple(rule for rule in RULES if rule.of_book)
 def first_tripped(seen: Situation) -> Limit | None:
     """Return the first limit that stops this entry."""
     for rule in RULES:
-        limit = rule.limit(seen)
+        limit = seen.measured.get(rule.name) or rule.limit(seen)
         if limit is not None and limit.trips:
             return limit
     return None

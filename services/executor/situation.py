@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 
+from services.executor.limits import Limit, LimitName
 from services.executor.policy import Policy
 from services.executor.reservations import Request
 from services.executor.sizing import Funds
@@ -37,6 +38,7 @@ class Situation:
     policy: Policy
     inputs: dict[str, str]
     is_known: bool
+    measured: Mapping[LimitName, Limit] = field(default_factory=dict)  # what no entry of the slice can change
 
     @property
     def live(self) -> bool:

@@ -12,10 +12,12 @@ import pytest
 
 from services.executor import rules
 from services.executor.days import Window
+from services.executor.exits import without
 from services.executor.handlers import ExecutorHandlers
 from services.executor.limits import Limit, LimitName, Rule, Stops, short
-from services.executor.losses import Kind, LossRule
+from services.executor.losses import Kind, LossMemory, LossRule
 from services.executor.policy import Policy
+from services.executor.reservations import Ledger, Request
 from services.executor.rules import RULES
 from services.executor.situation import Situation
 from services.executor.state import ExecutorState
@@ -339,6 +341,23 @@ def test_spread_is_measured_by_the_stop(bid: str, ask: str, stop: str, trips: bo
     """What is a wide spread depends on how far the stop is."""
     quotes = {"EURUSD": a_quote().model_copy(update={"bid": D(bid), "ask": D(ask)})}
     assert limit_of(LimitName.SPREAD, seen({"quotes": quotes}, {"stop_distance": D(stop)})).trips is trips
+
+
+def test_what_is_measured_once_a_slice_is_changed_by_no_entry() -> None:
+    """Another symbol, slots reserved, a position taken for closed: what is of the slice stands as it was."""
+    held = a_position("GBPUSD", used_margin=D(500), unrealized_pnl=D(-80))
+    memory = LossMemory(date=CLOSE.date(), level_gain=D(10), latest_gain=D(5))
+    losses = {LimitName.DAY_LOSS: memory, LimitName.DRAWDOWN: memory}
+    before = seen({"positions": (held,)}, {}, ExecutorState(losses=losses))
+    request = Request(
+        symbol="EURUSD", direction=m.Direction.LONG, close_time=CLOSE, margin=D(900), notional=D(90_000)
+    )
+    ledger = Ledger(requests={"TG-main-x": request, "TG-main-y": request})
+    state = ExecutorState(ledger=ledger, losses=losses, requested=(CLOSE,))
+    after = replace(without(held, before), state=state, signal=a_signal("USDJPY"))
+    moved = {rule.name for rule in RULES if rule.of_book and rule.limit(before) != rule.limit(after)}
+    assert moved >= {LimitName.OPEN_POSITIONS, LimitName.ORDERS_PER_HOUR, LimitName.NOTIONAL}
+    assert not moved & {rule.name for rule in RULES if rule.of_slice}
 
 
 def test_a_policy_without_a_loss_limit_has_none() -> None:
