@@ -13,8 +13,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.common import figures, show
 from bench.features import WARM_UP, market
 from services.features.engine import FeatureEngine, MarketRows
@@ -40,7 +38,7 @@ TICKS = tuple(Decimal(text) for text in ("0.00001", "0.00001", "0.001", "0.00001
 
 def messages(engine: FeatureEngine, rows: MarketRows) -> list[FeaturesComputed]:
     """Return each row as the message that inference reads, for a flat account."""
-    view, ticks = flat_view(len(engine.symbols)), np.array([float(tick) for tick in TICKS])
+    view, ticks = flat_view(), [float(tick) for tick in TICKS]
     for alpha, guard, close, atr in zip(rows.alpha, rows.guard, rows.close, rows.atr, strict=True):
         fill_portfolio(alpha, guard, view, close, atr, ticks)
     return [_message(engine, rows, row) for row in range(len(rows.open_time_ms))]

@@ -32,8 +32,7 @@ def run(data: Path, out: Path, *, data_set: str | None = None) -> dict[str, Any]
     store = BarStore(CONTRACTS, load_bars(data, CONTRACTS), data_set=data_set or data.resolve().stem)
     history = build_history({symbol: _bars(store, symbol) for symbol in SYMBOLS})
     rows = FeatureEngine(SYMBOLS).advance(history.open_time_ms, history.values, history.synthetic)
-    view = flat_view(len(SYMBOLS))
-    ticks = np.array([float(CONTRACTS[symbol].tick) for symbol in SYMBOLS])
+    view, ticks = flat_view(), [float(CONTRACTS[symbol].tick) for symbol in SYMBOLS]
     for alpha, guard, close, atr in zip(rows.alpha, rows.guard, rows.close, rows.atr, strict=True):
         fill_portfolio(alpha, guard, view, close, atr, ticks)
     np.savez(

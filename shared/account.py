@@ -102,10 +102,6 @@ class AccountModel:
         gain = (exit_price - position.entry_price) * position.direction.sign * position.volume_units
         return (gain * self.conversion(position.symbol) + position.costs).quantize(_CENT)
 
-    def equity(self) -> Decimal:
-        """Return balance plus unrealised profit."""
-        return self.balance + sum((self.unrealized_pnl(p) for p in self.positions.values()), Decimal(0))
-
     def used_margin(self) -> Decimal:
         """Return the margin that open positions bind."""
         return sum((p.used_margin for p in self.positions.values()), Decimal(0))
@@ -136,7 +132,8 @@ class AccountModel:
         clock_offset_ms: float,
     ) -> m.AccountReported:
         """Return the account as an entry of its stream; `now_ms` is venue time."""
-        equity = self.equity()
+        gains = {number: self.unrealized_pnl(position) for number, position in self.positions.items()}
+        equity = self.balance + sum(gains.values(), Decimal(0))
         self.peak_equity = max(self.peak_equity, equity) if cause == "slice" else self.peak_equity
         used = self.used_margin()
         return m.AccountReported(
@@ -151,7 +148,9 @@ class AccountModel:
             initial_equity=self.initial_equity,
             peak_equity=self.peak_equity,
             leverage=self.leverage,
-            positions=tuple(self._reported(p) for _, p in sorted(self.positions.items())),
+            positions=tuple(
+                _reported(position, gains[number]) for number, position in sorted(self.positions.items())
+            ),
             quotes={
                 symbol: m.QuoteReported(
                     bid=quote.bid,
@@ -173,20 +172,21 @@ class AccountModel:
             self._hashed = (dict(self.contracts), contracts_hash(self.contracts))
         return self._hashed[1]
 
-    def _reported(self, position: Position) -> m.PositionReported:
-        return m.PositionReported(
-            position_id=position.position_id,
-            symbol=position.symbol,
-            direction=position.direction,
-            volume_units=position.volume_units,
-            entry_price=position.entry_price,
-            entry_time=position.entry_time,
-            stop_loss_price=position.stop_loss_price,
-            take_profit_price=position.take_profit_price,
-            used_margin=position.used_margin,
-            unrealized_pnl=self.unrealized_pnl(position),
-            client_order_id=position.client_order_id,
-        )
+
+def _reported(position: Position, unrealized_pnl: Decimal) -> m.PositionReported:
+    return m.PositionReported(
+        position_id=position.position_id,
+        symbol=position.symbol,
+        direction=position.direction,
+        volume_units=position.volume_units,
+        entry_price=position.entry_price,
+        entry_time=position.entry_time,
+        stop_loss_price=position.stop_loss_price,
+        take_profit_price=position.take_profit_price,
+        used_margin=position.used_margin,
+        unrealized_pnl=unrealized_pnl,
+        client_order_id=position.client_order_id,
+    )
 
 
 def _push(kept: list[T], item: T) -> None:

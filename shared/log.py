@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from datetime import date, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -33,6 +34,8 @@ FILES_MAX: Final = 10  # the current file and nine older ones
 REDACTED: Final = "[redacted]"
 SECRET_LENGTH_MIN: Final = 4  # a shorter one would blot out ordinary words
 DEPTH_MAX: Final = 8  # of nested values; what lies deeper is written as text
+
+CORRELATION: Final[ContextVar[UUID | None]] = ContextVar("CORRELATION", default=None)  # in every line of it
 
 _SECRET_KEY = re.compile(
     r"token|secret|passw|passphrase|webhook|authorization|credential|cookie|api_?key|private_?key",
@@ -131,6 +134,13 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     return {key: _redactor.item(key, value) for key, value in event.items() if key not in inner} | inner
 
 
+def _name_correlation(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    correlation = CORRELATION.get()
+    if correlation is not None:
+        event.setdefault("correlation_id", str(correlation))
+    return event
+
+
 def _chain(service: str) -> list[Processor]:
     """Return what every line passes through, ours or not; redaction last, so that it sees all."""
 
@@ -139,7 +149,7 @@ def _chain(service: str) -> list[Processor]:
         return event
 
     return [
-        structlog.contextvars.merge_contextvars,
+        _name_correlation,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -290,21 +300,6 @@ def add_secret(secret: str) -> None:
 def redact(text: str) -> str:
     """Return the text without secrets: for what leaves the process by another way than the log."""
     return _redactor.text(text)
-
-
-class correlated:  # noqa: N801 - a context manager; a class, because it stands around every message
-    """Put the correlation id into every line logged inside the block, in this task."""
-
-    __slots__ = ("_id", "_tokens")
-
-    def __init__(self, correlation_id: UUID | str) -> None:
-        self._id = correlation_id
-
-    def __enter__(self) -> None:
-        self._tokens = structlog.contextvars.bind_contextvars(correlation_id=str(self._id))
-
-    def __exit__(self, *_: object) -> None:
-        structlog.contextvars.reset_contextvars(**self._tokens)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

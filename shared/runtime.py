@@ -20,7 +20,7 @@ from shared import streams
 from shared.bus import Bus, BusUnavailableError, Delivery, Output
 from shared.clock import monotonic_s, utc_now
 from shared.errors import InputError, InvariantError, LeaseLostError, UnavailableError
-from shared.log import configure_log, correlated, get_logger
+from shared.log import CORRELATION, configure_log, get_logger
 from shared.messages import (
     DeadLettered,
     EventKind,
@@ -127,6 +127,8 @@ class Runtime:
         self._bus = bus
         self._settings = settings
         self._stop = asyncio.Event()
+        self._is_stopping = False
+        self._pausing: asyncio.Future[None] | None = None
         self._status = "starting"
         self._bus_trouble = ""
         self._held: list[Delivery] = []  # parts of a whole that is not complete
@@ -142,7 +144,9 @@ class Runtime:
 
     def stop(self) -> None:
         """Finish the message in hand and leave."""
+        self._is_stopping = True
         self._stop.set()
+        self._end_pause()
 
     async def run(self) -> None:
         """Run until stopped.
@@ -152,7 +156,7 @@ class Runtime:
             InvariantError: a bug or corrupt state; nothing more is written.
         """
         await self._take_lease()  # who stands by says nothing: the health is that of who is at work
-        if self._stop.is_set():
+        if self._is_stopping:
             return
         await self._tell("started", f"{self._name} started")
         try:
@@ -180,7 +184,7 @@ class Runtime:
     # --- lease and health -----------------------------------------------------------------------
 
     async def _take_lease(self) -> None:
-        while not self._stop.is_set():
+        while not self._is_stopping:
             try:
                 if await self._bus.hold_lease(self._settings.lease_ttl_s):
                     await self._report()
@@ -256,7 +260,7 @@ class Runtime:
             await self._stop.wait()
             return
         look_back, delay = True, RETRY_FIRST_S
-        while not self._stop.is_set():
+        while not self._is_stopping:
             try:
                 if look_back:
                     await self._handle_pending()
@@ -282,7 +286,7 @@ class Runtime:
         self._looked_s = monotonic_s()
         for stream in self._read:
             after = "0"
-            while not self._stop.is_set() and (batch := await self._bus.read_pending(stream, after)):
+            while not self._is_stopping and (batch := await self._bus.read_pending(stream, after)):
                 await self._handle_batch(batch)
                 after = batch[-1].entry_id
             await self._drain(stream, (await self._bus.read_new((stream,), block=False)).get(stream, []))
@@ -294,13 +298,13 @@ class Runtime:
             await self._pause(self._service.defer_s)
         self._looked_s = monotonic_s()
         for stream in self._read:
-            batch = batches.get(stream, [])
-            await self._drain(stream, batch)
+            if stream in batches:
+                await self._drain(stream, batches[stream])
         return bool(batches)
 
     async def _drain(self, stream: Stream, batch: Sequence[Delivery]) -> None:
         """Handle a batch, and go on reading its stream until it has no more."""
-        while batch and not self._stop.is_set():
+        while batch and not self._is_stopping:
             await self._handle_batch(batch)
             full = len(batch) == self._bus.read_count
             batch = (await self._bus.read_new((stream,), block=False)).get(stream, []) if full else ()
@@ -312,23 +316,20 @@ class Runtime:
         at what is more urgent leave the rest of the batch pending.
         """
         look_again, began_s = False, monotonic_s()
+        has_more_urgent = batch[0].stream is not self._read[0]
         for delivery in batch:
-            if self._stop.is_set() or look_again:
+            if self._is_stopping or look_again:
                 break
             await self._handle(delivery)
             if self._one_by_one:
                 await self._commit()
-            look_again = self._is_look_due(delivery.stream)
+            # a backlog was worked on for so long that a command may be waiting behind it
+            look_again = has_more_urgent and not self._held and monotonic_s() - self._looked_s > LOOK_AGAIN_S
         await self._commit()
         if len(batch) < self._bus.read_count:  # a backlog is not what the next stage waits for
             self._steps.add(monotonic_s() - began_s)
         if look_again:
             raise _LookAgainError
-
-    def _is_look_due(self, stream: Stream) -> bool:
-        """Whether a backlog has been worked on for so long that a command may be waiting behind it."""
-        has_more_urgent = stream is not self._read[0] and not self._held
-        return has_more_urgent and monotonic_s() - self._looked_s > LOOK_AGAIN_S
 
     async def _handle(self, delivery: Delivery) -> None:
         if self._held and not _follows(delivery, self._held[-1]):
@@ -339,13 +340,17 @@ class Runtime:
         try:
             message = delivery.message()
             handler = self._handlers.get((delivery.stream, type(message)))
-            with correlated(message.meta.correlation_id):
+            token = CORRELATION.set(message.meta.correlation_id)
+            try:
                 outputs = await handler(message) if handler else ()
+            finally:
+                CORRELATION.reset(token)
             self._held.append(delivery)
             if outputs is not None:
                 self._done += self._held
-                self._outputs += [Output(output, entry_id_of(output)) for output in outputs]
                 self._held.clear()
+            for output in outputs or ():
+                self._outputs.append(Output(output, entry_id_of(output)))
         except InputError as error:
             if self._done:
                 self._one_by_one = True
@@ -399,9 +404,20 @@ class Runtime:
         raise UnavailableError("read on behind a dead entry")
 
     async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
+        """Wait that long, or until told to stop. One waits at a time: no reader without the lease."""
+        if self._is_stopping:
+            return
+        loop = asyncio.get_running_loop()
+        self._pausing = loop.create_future()
+        timer = loop.call_later(seconds, self._end_pause)
+        try:
+            await self._pausing
+        finally:
+            timer.cancel()
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None and not self._pausing.done():
+            self._pausing.set_result(None)
 
 
 def _follows(delivery: Delivery, part: Delivery) -> bool:

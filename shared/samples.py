@@ -13,12 +13,17 @@ class Samples:
 
     def __init__(self) -> None:
         self._kept_s: deque[float] = deque(maxlen=KEPT)
+        self._ordered_s: list[float] = []  # the same, once they are asked for
 
     def add(self, took_s: float) -> None:
         """Take one more; the oldest goes."""
         self._kept_s.append(took_s)
+        self._ordered_s = []
 
     def percentile_ms(self, share: float) -> float | None:
         """Return the nearest-rank percentile in milliseconds; None while there is nothing."""
-        ordered = sorted(self._kept_s)
-        return round(1000 * ordered[math.ceil(share * len(ordered)) - 1], 3) if ordered else None
+        if not self._kept_s:
+            return None
+        if not self._ordered_s:
+            self._ordered_s = sorted(self._kept_s)
+        return round(1000 * self._ordered_s[math.ceil(share * len(self._ordered_s)) - 1], 3)

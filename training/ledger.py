@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.executor.sizing import Funds, Sized, size_position
-from services.features.portfolio import PortfolioView, fill_portfolio
+from services.features.portfolio import Held, PortfolioView, fill_portfolio
 from shared.contracts import POINTS_PER_UNIT
 from shared.messages import TradeHistory
 from training.trades import Market, Outcome
@@ -122,44 +122,34 @@ class Ledger:
             alpha,
             guard,
             self.view(row),
-            dataset.rows.close[row],
-            dataset.rows.atr[row],
-            self._market.tick_prices,
+            dataset.rows.close[row].tolist(),
+            dataset.rows.atr[row].tolist(),
+            self._market.tick_prices.tolist(),
         )
 
     def view(self, row: int) -> PortfolioView:
         """Return the account at a slice's close."""
         times = self._market.dataset.open_time_ms
-        table = np.zeros((4, self._symbols))
-        prices = np.full((3, self._symbols), np.nan)
-        for k, position in self.open.items():
-            table[:, k] = (
-                position.direction,
-                position.margin,
-                self._unrealized(row, k),
-                (times[row] - times[position.entry_row]) // M5_MS,  # clock time, as live
+        held = {}
+        for k, position in sorted(self.open.items()):
+            entry, direction = position.outcome.entry_price, position.direction
+            held[k] = Held(
+                direction=direction,
+                used_margin=position.margin,
+                unrealized_pnl=self._unrealized(row, k),
+                age_bars=int(times[row] - times[position.entry_row]) // M5_MS,  # clock time, as live
+                levels=(
+                    entry / POINTS_PER_UNIT,
+                    (entry - direction * position.stop) / POINTS_PER_UNIT,
+                    (entry + direction * position.target) / POINTS_PER_UNIT,
+                ),
             )
-            entry = position.outcome.entry_price
-            levels = (
-                entry,
-                entry - position.direction * position.stop,
-                entry + position.direction * position.target,
-            )
-            prices[:, k] = [level / POINTS_PER_UNIT for level in levels]
-        direction, margin, unrealized, age = table
-        entry_price, stop_loss_price, take_profit_price = prices
         return PortfolioView(
-            direction=direction,
-            used_margin=margin,
-            unrealized_pnl=unrealized,
-            age_bars=age,
-            entry_price=entry_price,
-            stop_loss_price=stop_loss_price,
-            take_profit_price=take_profit_price,
+            held=held,
             equity=self.equity,
             initial_equity=INITIAL_EQUITY,
             peak_equity=self.peak,
-            total_used_margin=float(margin.sum()),
+            total_used_margin=sum(each.used_margin for each in held.values()),
             open_positions=len(self.open),
         )
 

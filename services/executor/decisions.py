@@ -20,7 +20,7 @@ from services.executor.policy import Policy
 from services.executor.reservations import Request, after_account, client_order_id
 from services.executor.situation import Situation
 from services.executor.sizing import NotSized, Sized, size_position
-from services.executor.state import ExecutorState
+from services.executor.state import ExecutorState, Standing
 from shared.contracts import Contract
 from shared.errors import UnavailableError
 from shared.messages import (
@@ -77,27 +77,31 @@ def decide_slice(
     is_known = ledger.is_known
     if not is_known:
         state = state.model_copy(update={"ledger": after_account(ledger, account, book=policy.book)})
-    open_now = {position.position_id for position in account.positions}
-    changes = {
-        "streak": state.streak.after(ledger.results_as_of(account.execution_number)),
-        "leaving": tuple(number for number in state.leaving if number in open_now),
-    }
-    messages, state = exits.given_up(state.model_copy(update=changes), signals[-1], inputs)
+    if ledger.results or state.leaving:
+        open_now = {position.position_id for position in account.positions}
+        changes = {
+            "streak": state.streak.after(ledger.results_as_of(account.execution_number)),
+            "leaving": tuple(number for number in state.leaving if number in open_now),
+        }
+        state = state.model_copy(update=changes)
+    messages, state = exits.given_up(state, signals[-1], inputs)
     situation = Situation(signals[-1], account, state, contracts, policy, inputs, is_known)
+    standing = state.standing
     if situation.live:
-        told, situation = _measured(situation)
+        told, standing, situation = _measured(situation)
         messages += told
     for signal in signals:
-        decided, situation = _follow(replace(situation, signal=signal))
-        messages += decided
+        if signal.verdict is Verdict.ALLOW or policy.open_position is not OpenPosition.HOLD:
+            decided, situation = _follow(replace(situation, signal=signal))
+            messages += decided
     ledger = situation.state.ledger.without_settled(account.execution_number, close_time)
-    return messages, situation.state.model_copy(update={"ledger": ledger})
+    return messages, situation.state.model_copy(update={"ledger": ledger, "standing": standing})
 
 
 # --- what the limits remember ---------------------------------------------------------------------
 
 
-def _measured(situation: Situation) -> tuple[list[Message], Situation]:
+def _measured(situation: Situation) -> tuple[list[Message], dict[LimitName, Standing], Situation]:
     """Bring what the limits remember up to a live slice; tell what trips, and what trips no more."""
     before, policy, account = situation.state, situation.policy, situation.account
     close_time = situation.signal.close_time
@@ -111,7 +115,6 @@ def _measured(situation: Situation) -> tuple[list[Message], Situation]:
     situation = replace(situation, state=before.model_copy(update=changes))
     limits = list(rules.of_book(situation))
     standing = {limit.name: rules.standing(limit, situation) for _, limit in limits}
-    state = situation.state.model_copy(update={"standing": standing})
     changed = [
         (rule, limit)
         for rule, limit in limits
@@ -120,9 +123,11 @@ def _measured(situation: Situation) -> tuple[list[Message], Situation]:
     messages: list[Message] = [_told(rule, limit, situation) for rule, limit in changed]
     broken = [limit for _, limit in changed if limit.trips and policy.loss_rule(limit.name)]
     if broken and policy.flatten_on_loss:
-        announced, state = begun_by_limit(state, broken[0], situation.signal, situation.inputs)
+        announced, state = begun_by_limit(situation.state, broken[0], situation.signal, situation.inputs)
         messages += announced
-    return messages, replace(situation, state=state)
+        situation = replace(situation, state=state)
+    measured = {limit.name: limit for rule, limit in limits if rule.of_slice}
+    return messages, standing, replace(situation, measured=measured)
 
 
 def _tripped(state: ExecutorState, name: LimitName) -> bool:

@@ -80,6 +80,8 @@ def given_up(
     state: ExecutorState, signal: SignalEmitted, inputs: dict[str, str]
 ) -> tuple[list[Message], ExecutorState]:
     """Return the refusals of reversals whose position was not closed by the next slice."""
+    if not state.reversals:
+        return [], state
     refusals = [_refused(request, "NOT_CLOSED", signal, inputs) for request in state.reversals.values()]
     return list(refusals), _dropped(state, *state.reversals)
 
@@ -103,8 +105,6 @@ def reversed_on(
 
 def _dropped(state: ExecutorState, *numbers: int) -> ExecutorState:
     """Return the state without some reversals; what they had reserved is free."""
-    if not numbers:
-        return state
     keys = {state.reversals[number].client_order_id for number in numbers}
     requests = {key: each for key, each in state.ledger.requests.items() if key not in keys}
     changes = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -55,6 +56,7 @@ class ExecutorHandlers:
         self._policy = policy
         self._state = ExecutorState()
         self._held: dict[int, SignalEmitted] = {}  # of the slice that is not complete yet, by index
+        self._held_close: datetime | None = None
         self._contracts: tuple[str, Mapping[str, Contract]] = ("", {})  # with their hash
 
     @property
@@ -81,8 +83,9 @@ class ExecutorHandlers:
 
     async def on_signal(self, signal: SignalEmitted) -> list[Message] | None:
         """Hold a slice's signals until its last one, then decide them together."""
-        if self._held and next(iter(self._held.values())).close_time != signal.close_time:
-            self._held.clear()  # the slice before did not get through; the runtime has said so
+        if self._held_close != signal.close_time:
+            self._held.clear()  # if the slice before did not get through, the runtime has said so
+            self._held_close = signal.close_time
         self._held[signal.index] = signal
         if signal.index != signal.slice_size - 1:
             return None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from shared.messages import Severity
 
@@ -56,24 +56,14 @@ class LimitName(StrEnum):
     FREE_MARGIN = "FREE_MARGIN"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """One limit, measured."""
 
     name: LimitName
     stops: Stops
     value: Decimal | None  # None: not known
     bound: Decimal | None
-    reaching_trips: bool = True  # only the risk per trade may be used up to its bound
-
-    @property
-    def trips(self) -> bool:
-        """Whether it stops what it stops."""
-        if self.value is None or self.bound is None:
-            return True
-        if not (self.value.is_finite() and self.bound.is_finite()):
-            return True
-        return self.value >= self.bound if self.reaching_trips else self.value > self.bound
+    trips: bool  # one that does not is known and finite
 
     @property
     def text(self) -> str:
@@ -88,9 +78,10 @@ class Rule(Generic[SeenT]):
     name: LimitName
     stops: Stops
     measure: Callable[[SeenT], Measured | None]  # None: the policy has no such limit
-    of_book: bool = False  # the same for every symbol of a slice: its distance is published
+    of_book: bool = False  # the same for every symbol: its distance is published
+    of_slice: bool = False  # no entry of a slice changes it: it is measured once
     told: Severity | None = None  # of the event when it trips; None: the refusal says enough
-    reaching_trips: bool = True
+    reaching_trips: bool = True  # only the risk per trade may be used up to its bound
 
     def limit(self, seen: SeenT) -> Limit | None:
         """Return the limit as it stands; None: the policy has no such limit."""
@@ -98,7 +89,14 @@ class Rule(Generic[SeenT]):
             measured = self.measure(seen)
         except ArithmeticError:  # a NaN, or a division by nothing
             measured = (None, None)
-        return None if measured is None else Limit(self.name, self.stops, *measured, self.reaching_trips)
+        if measured is None:
+            return None
+        value, bound = measured
+        if value is None or bound is None or not (value.is_finite() and bound.is_finite()):
+            trips = True
+        else:
+            trips = value >= bound if self.reaching_trips else value > bound
+        return Limit(self.name, self.stops, value, bound, trips)
 
 
 def number(value: float) -> Decimal:

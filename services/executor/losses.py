@@ -115,8 +115,8 @@ def _memory_after(
     if memory is None:
         level = _first_level(rule, gain, account)
         memory = LossMemory(date=today, level_gain=level, latest_gain=gain)
-    at_roll = gain if rule.roll.is_at(at) else memory.latest_gain
     is_new_day = memory.date != today
+    at_roll = gain if is_new_day and rule.roll.is_at(at) else memory.latest_gain
     level = memory.level_gain
     match rule.kind:
         case Kind.DAY:

@@ -54,4 +54,7 @@ class Policy:
 
     def loss_rule(self, name: LimitName) -> LossRule | None:
         """Return the loss limit of that name; None: there is none."""
-        return next((rule for rule in self.losses if rule.name is name), None)
+        for rule in self.losses:
+            if rule.name is name:
+                return rule
+        return None

@@ -22,6 +22,7 @@ _OPENS = (ExecutionKind.PARTIALLY_FILLED, ExecutionKind.FILLED)
 _ENDS = (ExecutionKind.REJECTED, ExecutionKind.EXPIRED, ExecutionKind.REFUSED, ExecutionKind.NOT_SENT)
 _UNDER_WAY = (ExecutionKind.SENT, ExecutionKind.ACCEPTED, ExecutionKind.UNKNOWN, *_OPENS)
 _ID_TIME = "%Y%m%dT%H%M"
+_ID_REST = re.compile(r"(\d{8}T\d{4})-[^-]+")
 
 
 def client_order_id(book: str, close_time: datetime, symbol: str) -> str:
@@ -31,11 +32,12 @@ def client_order_id(book: str, close_time: datetime, symbol: str) -> str:
 
 def close_time_of(key: str, *, book: str) -> datetime | None:
     """Return the close in an id of this book; None: not one of ours."""
-    found = re.fullmatch(rf"TG-{re.escape(book)}-(\d{{8}}T\d{{4}})-[^-]+", key)
+    beginning = f"TG-{book}-"
+    found = _ID_REST.fullmatch(key, len(beginning)) if key.startswith(beginning) else None
     if found is None:
         return None
     try:
-        return datetime.strptime(found[1], _ID_TIME).replace(tzinfo=UTC)
+        return datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
     except ValueError:
         return None
 
@@ -190,6 +192,8 @@ def _requests_after(ledger: Ledger, execution: ExecutionReported, close_time: da
             changes["filled_at"] = execution.number
         elif execution.kind in _ENDS and request.ended_at is None:
             changes["ended_at"] = execution.number
+    if not changes and key in ledger.requests:
+        return ledger.requests
     return ledger.requests | {key: request.model_copy(update=changes)}
 
 

@@ -157,12 +157,18 @@ def _book(
     return Rule(name, stops, measure, of_book=True, told=told)
 
 
+def _slice(
+    name: LimitName, measure: _Measure, stops: Stops = Stops.ALL_ENTRIES, told: Severity | None = None
+) -> Rule[Situation]:
+    return Rule(name, stops, measure, of_book=True, of_slice=True, told=told)
+
+
 RULES: tuple[Rule[Situation], ...] = (
     Rule(LimitName.STALE_SLICE, Stops.THIS_SLICE, stale_slice),
-    _book(LimitName.LATE_SLICE, late_slice, Stops.THIS_SLICE, Severity.WARNING),
-    _book(LimitName.CLOCK_OFFSET, clock_offset, told=Severity.ERROR),
+    _slice(LimitName.LATE_SLICE, late_slice, Stops.THIS_SLICE, Severity.WARNING),
+    _slice(LimitName.CLOCK_OFFSET, clock_offset, told=Severity.ERROR),
     *(
-        _book(name, loss(name), stops, Severity.CRITICAL)
+        _slice(name, loss(name), stops, Severity.CRITICAL)
         for name, stops in (
             (LimitName.DAY_LOSS, Stops.ALL_ENTRIES_TODAY),
             (LimitName.DRAWDOWN, Stops.UNTIL_RESUMED),
@@ -170,10 +176,10 @@ RULES: tuple[Rule[Situation], ...] = (
             (LimitName.PRESET_DRAWDOWN, Stops.UNTIL_RESUMED),
         )
     ),
-    _book(LimitName.LOSING_STREAK, losing_streak, told=Severity.WARNING),
-    _book(LimitName.SESSION, session),
-    _book(LimitName.ROLLOVER, rollover),
-    _book(LimitName.WEEKEND, weekend),
+    _slice(LimitName.LOSING_STREAK, losing_streak, told=Severity.WARNING),
+    _slice(LimitName.SESSION, session),
+    _slice(LimitName.ROLLOVER, rollover),
+    _slice(LimitName.WEEKEND, weekend),
     Rule(LimitName.SYNTHETIC_BAR, Stops.SYMBOL, synthetic_bar),
     Rule(LimitName.STALE_QUOTE, Stops.SYMBOL, stale_quote),
     Rule(LimitName.ASSET_LOCKED, Stops.SYMBOL, asset_lock),
@@ -186,28 +192,34 @@ RULES: tuple[Rule[Situation], ...] = (
     _book(LimitName.MARGIN_USE, margin_use),
     _book(LimitName.FREE_MARGIN, free_margin),
 )
+_OF_BOOK = tuple(rule for rule in RULES if rule.of_book)
 
 
 def first_tripped(seen: Situation) -> Limit | None:
     """Return the first limit that stops this entry."""
-    limits = (rule.limit(seen) for rule in RULES)
-    return next((limit for limit in limits if limit is not None and limit.trips), None)
+    for rule in RULES:
+        limit = seen.measured.get(rule.name) or rule.limit(seen)
+        if limit is not None and limit.trips:
+            return limit
+    return None
 
 
 def of_book(seen: Situation) -> Iterator[tuple[Rule[Situation], Limit]]:
     """Yield the limits that are the same for every symbol of a slice, measured."""
-    for rule in RULES:
-        limit = rule.limit(seen) if rule.of_book else None
+    for rule in _OF_BOOK:
+        limit = rule.limit(seen)
         if limit is not None:
             yield rule, limit
 
 
 def standing(limit: Limit, seen: Situation) -> Standing:
     """Return how far a limit is from tripping."""
-    rule, memory = seen.policy.loss_rule(limit.name), seen.state.losses.get(limit.name)
+    memory = seen.state.losses.get(limit.name)
+    rule = seen.policy.loss_rule(limit.name) if memory else None
+    value, bound = limit.value, limit.bound
     return Standing(
-        value=_finite(limit.value),
-        bound=_finite(limit.bound),
+        value=_finite(value) if limit.trips else value,
+        bound=_finite(bound) if limit.trips else bound,
         trips=limit.trips,
         stops=limit.stops,
         money=in_money(rule, memory, seen.account) if rule and memory else None,

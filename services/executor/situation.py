@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 
+from services.executor.limits import Limit, LimitName
 from services.executor.policy import Policy
 from services.executor.reservations import Request
 from services.executor.sizing import Funds
@@ -25,7 +27,7 @@ class Exposure:
     notional: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """What one symbol's entry is decided on. The state's ledger grows with each request of the slice."""
 
@@ -36,6 +38,7 @@ class Situation:
     policy: Policy
     inputs: dict[str, str]
     is_known: bool
+    measured: Mapping[LimitName, Limit] = field(default_factory=dict)  # what no entry of the slice can change
 
     @property
     def live(self) -> bool:
@@ -47,7 +50,7 @@ class Situation:
         """The latest quote of the signal's symbol."""
         return self.account.quotes.get(self.signal.symbol)
 
-    @property
+    @cached_property
     def held(self) -> dict[str, Request]:
         """Requests that hold a slot as of the account."""
         return self.state.ledger.holding_as_of(self.account.execution_number)
@@ -65,12 +68,12 @@ class Situation:
         labels = {position.client_order_id for position in self.account.positions}
         return len(self.account.positions) + len(self.held.keys() - labels)
 
-    @property
+    @cached_property
     def used_notional(self) -> Decimal | None:
         """What positions and reserved slots are worth; None if one is not known."""
         return _total([exposure.notional for exposure in self.exposures()])
 
-    @property
+    @cached_property
     def reserved_margin(self) -> Decimal | None:
         """What reserved slots bind, before their orders do."""
         return _total([request.margin for request in self.held.values()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Final, Protocol
 
 import numpy as np
@@ -62,6 +63,7 @@ class FeaturesHandlers:
         self._bars: list[BarClosed] = []
         self._contracts: Mapping[str, Contract] = {}
         self._contracts_hash = ""
+        self._ticks: list[Decimal] = []  # in symbol order
 
     async def on_bar(self, bar: BarClosed) -> list[Message] | None:
         """Return the slice's columns with its last bar; None until then; nothing while warming up."""
@@ -105,7 +107,10 @@ class FeaturesHandlers:
         self._bars.append(bar)
 
     def _advance(self, bars: Sequence[BarClosed]) -> MarketRows:
-        values = [[bar.open, bar.high, bar.low, bar.close, bar.tick_volume] for bar in bars]
+        values = [
+            (float(bar.open), float(bar.high), float(bar.low), float(bar.close), bar.tick_volume)
+            for bar in bars
+        ]
         return self._engine.advance(
             np.array([milliseconds(bars[0].open_time)], np.int64),
             np.array([values], np.float64),
@@ -119,6 +124,7 @@ class FeaturesHandlers:
         self._contracts = await self._reader.contracts()
         self._contracts_hash = contracts_hash(self._contracts)
         missing = set(self._engine.symbols) - set(self._contracts)
+        self._ticks = [self._contracts[symbol].tick for symbol in self._engine.symbols if not missing]
         if missing or (account.live and account.contracts_hash != self._contracts_hash):
             raise UnavailableError(
                 f"the book's contracts are not those of the account entry; missing: {sorted(missing)}"
@@ -128,44 +134,50 @@ class FeaturesHandlers:
         self, bars: Sequence[BarClosed], rows: MarketRows, account: AccountReported
     ) -> FeaturesComputed:
         last = bars[-1]
-        symbols = self._engine.symbols
+        close_time, close, atr = last.close_time, rows.close[0].tolist(), rows.atr[0].tolist()
         alpha, guard = rows.alpha[0], rows.guard[0]
-        ticks = np.array([float(self._contracts[symbol].tick) for symbol in symbols])
-        view = view_of(account, symbols, milliseconds(last.close_time))
-        fill_portfolio(alpha, guard, view, rows.close[0], rows.atr[0], ticks)
+        view = view_of(account, self._engine.symbols, milliseconds(close_time))
+        fill_portfolio(alpha, guard, view, close, atr, [float(tick) for tick in self._ticks])
+        numbers = zip(close, atr, rows.atr_guard[0].tolist(), rows.real_bars[0].tolist(), strict=True)
         return FeaturesComputed(
             meta=last.meta.effect(FeaturesComputed),
-            close_time=last.close_time,
-            live=account.live and all(bar.origin == "live" for bar in bars),
+            close_time=close_time,
+            live=account.live and {bar.origin for bar in bars} == {"live"},
             account_id=last.account_id,
             slices_seen=int(rows.slices_seen[0]),
             alpha_schema=self._engine.alpha_schema.tag,
             alpha=tuple(alpha.tolist()),
             guard_schema=self._engine.guard_schema.tag,
             guard=tuple(guard.tolist()),
-            rows=tuple(self._row(k, bar, rows, account) for k, bar in enumerate(bars)),
+            rows=tuple(
+                self._row(bar, tick, market, account)
+                for bar, tick, market in zip(bars, self._ticks, numbers, strict=True)
+            ),
         )
 
-    def _row(self, k: int, bar: BarClosed, rows: MarketRows, account: AccountReported) -> SymbolRow:
-        contract = self._contracts[bar.symbol]
+    def _row(
+        self, bar: BarClosed, tick: Decimal, market: tuple[float, float, float, int], account: AccountReported
+    ) -> SymbolRow:
+        close, atr, atr_guard, real_bars = market
         quote = account.quotes.get(bar.symbol, _NO_QUOTE)
         return SymbolRow(
             symbol=bar.symbol,
-            close=float(rows.close[0, k]),
-            atr=float(rows.atr[0, k]),
-            atr_guard=float(rows.atr_guard[0, k]),
+            close=close,
+            atr=atr,
+            atr_guard=atr_guard,
             synthetic=bar.synthetic,
-            real_bars=int(rows.real_bars[0, k]),
+            real_bars=real_bars,
             bid=quote.bid,
             ask=quote.ask,
-            tick=contract.tick,
-            min_stop_distance=contract.min_stop_distance,
-            history=account.history.get(bar.symbol, TradeHistory()),
+            tick=tick,
+            min_stop_distance=self._contracts[bar.symbol].min_stop_distance,
+            history=account.history.get(bar.symbol, _NO_HISTORY),
         )
 
 
 # No quote came yet: a price of 0, which the next stage refuses, and not some other price.
 _NO_QUOTE = QuoteReported.model_validate({"bid": 0, "ask": 0, "age_s": 0, "conversion": 0})
+_NO_HISTORY = TradeHistory()
 
 
 def _alarm(bar: BarClosed, error: InputError) -> EventReported:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ Activation = Literal["tanh", "relu"]
 ACTIVATIONS: tuple[Activation, ...] = ("tanh", "relu")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Normaliser:
     """The running mean and variance of training. It belongs to the model, not to the features."""
 
@@ -29,10 +30,16 @@ class Normaliser:
     epsilon: float
     clip: float
 
+    @cached_property
+    def scale(self) -> Array:
+        """What a column is divided by."""
+        return np.asarray(np.sqrt(self.variance + self.epsilon))
+
     def apply(self, observation: Array) -> Array:
         """Return the observation as the network was trained to see it, in steps of float32."""
-        scaled = (observation - self.mean) / np.sqrt(self.variance + self.epsilon)
-        return np.clip(scaled, -self.clip, self.clip).astype(np.float32).astype(np.float64)
+        scaled = (observation - self.mean) / self.scale
+        clipped = np.minimum(np.maximum(scaled, -self.clip), self.clip)
+        return np.asarray(clipped.astype(np.float32).astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Actor:
         for layer in self.layers[:-1]:
             value = _linear(layer, value)
             value = np.tanh(value) if self.activation == "tanh" else np.maximum(value, 0.0)
-        action: Array = np.clip(_linear(self.layers[-1], value), self.low, self.high)
+        action: Array = np.minimum(np.maximum(_linear(self.layers[-1], value), self.low), self.high)
         return action
 
     def act_batch(self, observations: Array) -> Array:

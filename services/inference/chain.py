@@ -7,8 +7,9 @@ where something is wrong rather than unwanted, an alarm.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from math import isfinite
 from types import MappingProxyType
 from typing import Final
 
@@ -43,9 +44,9 @@ _PERSISTENCE_MAX: Final = 20
 _GRAIN: Final = Decimal("1e-12")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opinion:
-    """What the models say of one symbol, with every number that led to it."""
+    """What the models say of one symbol, with every number that led to it; filled in from layer to layer."""
 
     direction: Direction = Direction.FLAT
     verdict: Verdict = Verdict.BLOCK
@@ -93,19 +94,20 @@ def judge_slice(features: FeaturesComputed, bundle: Bundle, memory: Memory) -> t
     wrong = _wrong_slice(features, symbols, bundle)
     if wrong is None and features.slices_seen < SLICES_MIN:
         wrong = Opinion(reason=WARMING_UP)
-    actions: Array | None = None
-    if wrong is None:
-        observation = np.array(features.alpha, dtype=np.float64)
-        actions = bundle.alpha.act(observation) if bundle.alpha else None
-        if actions is None:
-            wrong = Opinion(reason=MODEL_MISSING, detail="Alpha is missing from the bundle")
-        elif not (np.isfinite(observation).all() and np.isfinite(actions).all()):
+    observation = np.array(features.alpha, dtype=np.float64)
+    actions: list[float] = []
+    if wrong is None and bundle.alpha is None:
+        wrong = Opinion(reason=MODEL_MISSING, detail="Alpha is missing from the bundle")
+    elif wrong is None and bundle.alpha is not None:
+        actions = bundle.alpha.act(observation).tolist()
+        if not (np.isfinite(observation).all() and all(map(isfinite, actions))):
             wrong = Opinion(reason=MODEL_ERROR, detail="Alpha's columns or actions are not finite")
-    if wrong is not None or actions is None:
-        return [wrong or Opinion()] * len(symbols), memory.with_slice(dict.fromkeys(symbols, 0))
-    directions = [alpha_direction(float(a), bundle.manifest.decoding) for a in actions]
+    if wrong is not None:
+        return [wrong] * len(symbols), memory.with_slice(dict.fromkeys(symbols, 0))
+    directions = [alpha_direction(action, bundle.manifest.decoding) for action in actions]
     opinions = [
-        _judge_symbol(features, bundle, memory, k, float(actions[k]), directions) for k in range(len(symbols))
+        _judge_symbol(features, bundle, memory, k, observation, Opinion(alpha_action=action), directions)
+        for k, action in enumerate(actions)
     ]
     return opinions, memory.with_slice(dict(zip(symbols, directions, strict=True)))
 
@@ -127,54 +129,73 @@ def _wrong_slice(features: FeaturesComputed, symbols: tuple[str, ...], bundle: B
 
 
 def _judge_symbol(
-    features: FeaturesComputed, bundle: Bundle, memory: Memory, k: int, action: float, directions: list[int]
+    features: FeaturesComputed,
+    bundle: Bundle,
+    memory: Memory,
+    k: int,
+    observation: Array,
+    opinion: Opinion,
+    directions: list[int],
 ) -> Opinion:
+    """Fill in the opinion of one symbol, as far as nothing stops it."""
     row, decoding = features.rows[k], bundle.manifest.decoding
     sign = directions[k]
     if sign == 0:
-        return Opinion(verdict=Verdict.FLAT, reason=ALPHA_FLAT, alpha_action=action)
-    wanted = Opinion(direction=Direction.LONG if sign > 0 else Direction.SHORT, alpha_action=action)
-    if not (np.isfinite(row.atr) and np.isfinite(row.close) and row.close > 0 and row.tick > 0):
-        return replace(wanted, detail=f"close {row.close}, ATR {row.atr}, tick {row.tick}")
+        opinion.verdict, opinion.reason = Verdict.FLAT, ALPHA_FLAT
+        return opinion
+    opinion.direction = Direction.LONG if sign > 0 else Direction.SHORT
+    if not (isfinite(row.atr) and isfinite(row.close) and row.close > 0 and row.tick > 0):
+        opinion.detail = f"close {row.close}, ATR {row.atr}, tick {row.tick}"
+        return opinion
     if row.atr <= 0:
-        return replace(wanted, reason=NO_RANGE)
+        opinion.reason = NO_RANGE
+        return opinion
     if not 0 < row.bid <= row.ask:
-        return replace(wanted, reason=BAD_QUOTE, detail=f"bid {row.bid}, ask {row.ask}")
+        opinion.reason, opinion.detail = BAD_QUOTE, f"bid {row.bid}, ask {row.ask}"
+        return opinion
     if bundle.risk is None:
-        return replace(wanted, reason=MODEL_MISSING, detail="Risk is missing from the bundle")
-    observation = risk_observation(np.array(features.alpha), sign, k, row.history, decoding)
-    risk_actions = bundle.risk.act(observation)
-    if not (np.isfinite(observation).all() and np.isfinite(risk_actions).all()):
-        return replace(wanted, detail="Risk's columns or actions are not finite")
-    risk = decode_risk(risk_actions, float(features.alpha[DRAWDOWN]), decoding)
-    wanted = replace(wanted, sl_mult=risk.sl_mult, tp_mult=risk.tp_mult, risk_knob=risk.knob)
+        opinion.reason, opinion.detail = MODEL_MISSING, "Risk is missing from the bundle"
+        return opinion
+    columns = risk_observation(observation, sign, k, row.history, decoding)
+    risk_actions = bundle.risk.act(columns)
+    if not (np.isfinite(columns).all() and np.isfinite(risk_actions).all()):
+        opinion.detail = "Risk's columns or actions are not finite"
+        return opinion
+    risk = decode_risk(risk_actions, features.alpha[DRAWDOWN], decoding)
+    opinion.sl_mult, opinion.tp_mult, opinion.risk_knob = risk.sl_mult, risk.tp_mult, risk.knob
     if risk.risk_fraction is None:
-        return replace(wanted, reason=RISK_BLOCKED)
-    stop = stop_distance(row, risk.sl_mult, decoding)
-    target = target_distance(row, risk.tp_mult)
-    wanted = replace(wanted, risk_fraction=risk.risk_fraction, stop_distance=stop, target_distance=target)
+        opinion.reason = RISK_BLOCKED
+        return opinion
+    stop, target = stop_distance(row, risk.sl_mult, decoding), target_distance(row, risk.tp_mult)
+    opinion.risk_fraction, opinion.stop_distance, opinion.target_distance = risk.risk_fraction, stop, target
     previous = [memory.of(each.symbol) for each in features.rows]
     columns = guard_observation(
         np.array(features.guard), k, directions, previous, float(stop), float(target), row.close
     )
-    return _ask_guard(bundle, columns, wanted)
+    _ask_guard(bundle, columns, opinion)
+    return opinion
 
 
-def _ask_guard(bundle: Bundle, columns: Array, wanted: Opinion) -> Opinion:
+def _ask_guard(bundle: Bundle, columns: Array, opinion: Opinion) -> None:
     if bundle.guard is None:
-        return replace(wanted, reason=MODEL_MISSING, detail="TradeGuard is missing from the bundle")
+        opinion.reason, opinion.detail = MODEL_MISSING, "TradeGuard is missing from the bundle"
+        return
     if not np.isfinite(columns).all():  # LightGBM would take a NaN for a missing value and go on
-        return replace(wanted, detail="TradeGuard's columns are not finite")
+        opinion.detail = "TradeGuard's columns are not finite"
+        return
     try:
         probability = bundle.guard.probability(columns)
     except InputError as error:
-        return replace(wanted, detail=str(error))
+        opinion.detail = str(error)
+        return
     if not 0 <= probability <= 1:
-        return replace(wanted, detail=f"TradeGuard's probability is {probability}")
-    wanted = replace(wanted, guard_probability=probability)
+        opinion.detail = f"TradeGuard's probability is {probability}"
+        return
+    opinion.guard_probability = probability
     if probability < bundle.manifest.guard_threshold:
-        return replace(wanted, reason=GUARD_BLOCKED)
-    return replace(wanted, verdict=Verdict.ALLOW, reason=ALLOWED)
+        opinion.reason = GUARD_BLOCKED
+    else:
+        opinion.verdict, opinion.reason = Verdict.ALLOW, ALLOWED
 
 
 def alpha_direction(action: float, decoding: Decoding) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from types import MappingProxyType
+
+import orjson
 
 from services.inference.bundle import Bundle
 from services.inference.chain import ALARMS, Memory, Opinion, judge_slice
@@ -34,8 +35,7 @@ class InferenceHandlers:
 
     def snapshot(self) -> bytes:
         """Return Alpha's last directions as JSON."""
-        directions = {symbol: list(past) for symbol, past in self._memory.directions.items()}
-        return json.dumps({"version": STATE_VERSION, "directions": directions}).encode()
+        return orjson.dumps({"version": STATE_VERSION, "directions": dict(self._memory.directions)})
 
     def restore(self, data: bytes | None) -> None:
         """Become the state of the last commit.
@@ -47,7 +47,7 @@ class InferenceHandlers:
             self._memory = Memory()
             return
         try:
-            state = json.loads(data)
+            state = orjson.loads(data)
             if state["version"] != STATE_VERSION:
                 raise InvariantError(f"inference state of version {state['version']}: start a fresh book")
             directions = {str(s): tuple(int(d) for d in past) for s, past in state["directions"].items()}

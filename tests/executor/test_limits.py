@@ -12,10 +12,12 @@ import pytest
 
 from services.executor import rules
 from services.executor.days import Window
+from services.executor.exits import without
 from services.executor.handlers import ExecutorHandlers
-from services.executor.limits import Limit, LimitName, Stops, short
-from services.executor.losses import Kind, LossRule
+from services.executor.limits import Limit, LimitName, Rule, Stops, short
+from services.executor.losses import Kind, LossMemory, LossRule
 from services.executor.policy import Policy
+from services.executor.reservations import Ledger, Request
 from services.executor.rules import RULES
 from services.executor.situation import Situation
 from services.executor.state import ExecutorState
@@ -45,6 +47,16 @@ BEFORE = CLOSE - FIVE_MINUTES
 HALF_PERCENT = D("0.005")
 
 
+def limit_at(value: Decimal | None, bound: Decimal | None, reaching_trips: bool) -> Limit:
+    """Return a limit that measures what it is told to."""
+    rule: Rule[None] = Rule(
+        LimitName.SPREAD, Stops.THIS_ENTRY, lambda _: (value, bound), reaching_trips=reaching_trips
+    )
+    limit = rule.limit(None)
+    assert limit is not None
+    return limit
+
+
 def test_every_limit_is_in_the_table_once() -> None:
     """A name without a rule would be a promise without a guard."""
     assert sorted(rule.name for rule in RULES) == sorted(LimitName)
@@ -72,15 +84,13 @@ def test_unknown_value_or_bound_trips(
     value: Decimal | None, bound: Decimal | None, reaching_trips: bool
 ) -> None:
     """NaN compares false with everything: without this rule it would pass every limit."""
-    assert Limit(LimitName.SPREAD, Stops.THIS_ENTRY, value, bound, reaching_trips).trips
+    assert limit_at(value, bound, reaching_trips).trips
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_reaching_the_bound_is_enough(rule: Any) -> None:
     """Equality counts, but for the risk of a trade, which may be used up; a hair below never does."""
-    at, below = (
-        Limit(rule.name, rule.stops, D(v), D("0.05"), rule.reaching_trips) for v in ("0.05", "0.049")
-    )
+    at, below = (limit_at(D(v), D("0.05"), rule.reaching_trips) for v in ("0.05", "0.049"))
     assert at.trips is (rule.name is not LimitName.RISK_PER_TRADE)
     assert not below.trips
 
@@ -88,7 +98,7 @@ def test_reaching_the_bound_is_enough(rule: Any) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_limit_says_value_bound_and_what_it_stops(rule: Any) -> None:
     """Whoever reads the refusal knows how far it reaches."""
-    text = Limit(rule.name, rule.stops, D("0.0512345678"), None).text
+    text = Limit(rule.name, rule.stops, D("0.0512345678"), None, trips=True).text
     assert text == f"{rule.name} 0.051235, limit unknown: stops {rule.stops}"
 
 
@@ -331,6 +341,23 @@ def test_spread_is_measured_by_the_stop(bid: str, ask: str, stop: str, trips: bo
     """What is a wide spread depends on how far the stop is."""
     quotes = {"EURUSD": a_quote().model_copy(update={"bid": D(bid), "ask": D(ask)})}
     assert limit_of(LimitName.SPREAD, seen({"quotes": quotes}, {"stop_distance": D(stop)})).trips is trips
+
+
+def test_what_is_measured_once_a_slice_is_changed_by_no_entry() -> None:
+    """Another symbol, slots reserved, a position taken for closed: what is of the slice stands as it was."""
+    held = a_position("GBPUSD", used_margin=D(500), unrealized_pnl=D(-80))
+    memory = LossMemory(date=CLOSE.date(), level_gain=D(10), latest_gain=D(5))
+    losses = {LimitName.DAY_LOSS: memory, LimitName.DRAWDOWN: memory}
+    before = seen({"positions": (held,)}, {}, ExecutorState(losses=losses))
+    request = Request(
+        symbol="EURUSD", direction=m.Direction.LONG, close_time=CLOSE, margin=D(900), notional=D(90_000)
+    )
+    ledger = Ledger(requests={"TG-main-x": request, "TG-main-y": request})
+    state = ExecutorState(ledger=ledger, losses=losses, requested=(CLOSE,))
+    after = replace(without(held, before), state=state, signal=a_signal("USDJPY"))
+    moved = {rule.name for rule in RULES if rule.of_book and rule.limit(before) != rule.limit(after)}
+    assert moved >= {LimitName.OPEN_POSITIONS, LimitName.ORDERS_PER_HOUR, LimitName.NOTIONAL}
+    assert not moved & {rule.name for rule in RULES if rule.of_slice}
 
 
 def test_a_policy_without_a_loss_limit_has_none() -> None:

@@ -88,9 +88,9 @@ async def test_live_columns_are_those_of_the_batch() -> None:
     features = decode(encode(await features_of(305, reader)))
     assert isinstance(features, FeaturesComputed)
     alpha, guard = WHOLE.alpha[305].copy(), WHOLE.guard[305].copy()
-    ticks = np.array([float(contract.tick) for contract in CONTRACTS.values()])
+    ticks = [float(contract.tick) for contract in CONTRACTS.values()]
     view = view_of(reader.of_all, SYMBOLS, milliseconds(features.close_time))
-    fill_portfolio(alpha, guard, view, WHOLE.close[305], WHOLE.atr[305], ticks)
+    fill_portfolio(alpha, guard, view, WHOLE.close[305].tolist(), WHOLE.atr[305].tolist(), ticks)
     assert np.array(features.alpha, np.float32).tobytes() == alpha.tobytes()
     assert np.array(features.guard, np.float32).tobytes() == guard.tobytes()
     assert [row.atr for row in features.rows] == WHOLE.atr[305].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.features.portfolio import PortfolioView, fill_portfolio, flat_view, view_of
+from services.features.portfolio import Held, PortfolioView, fill_portfolio, flat_view, view_of
 from services.features.schema import alpha_schema, guard_schema
 from shared.errors import InputError
 from shared.messages import Direction
@@ -22,15 +23,15 @@ from tests.features.builders import a_position, an_account
 from tests.features.conftest import SYMBOLS
 
 ALPHA, GUARD = alpha_schema(SYMBOLS).names, guard_schema(SYMBOLS).names
-CLOSE = np.array([1.1, 1.27, 150.0, 0.88, 2900.0])
-ATR = np.array([0.0005, 0.0006, 0.05, 0.0004, 1.5])
-TICK = np.array([1e-5, 1e-5, 1e-3, 1e-5, 1e-2])
+CLOSE = [1.1, 1.27, 150.0, 0.88, 2900.0]
+ATR = [0.0005, 0.0006, 0.05, 0.0004, 1.5]
+TICK = [1e-5, 1e-5, 1e-3, 1e-5, 1e-2]
 PER_SYMBOL = ("has_position", "position_size", "unrealized_pnl", "position_age", "entry_price", "current_sl")
 PER_SYMBOL += ("current_tp",)
 ACCOUNT = ("equity", "margin_usage", "drawdown", "num_open_positions")
 
 
-def columns_of(view: PortfolioView, atr: Any = ATR) -> dict[str, float]:
+def columns_of(view: PortfolioView, atr: Sequence[float] = ATR) -> dict[str, float]:
     """Return the columns that the account writes; all others must stay as they are."""
     alpha, guard = np.full(140, 77, np.float32), np.full(105, 77, np.float32)
     fill_portfolio(alpha, guard, view, CLOSE, atr, TICK)
@@ -48,12 +49,12 @@ def columns_of_account(**changes: Any) -> dict[str, float]:
 def test_account_writes_its_own_columns_and_no_other() -> None:
     """The market's columns are next to them."""
     names = {f"{symbol}.{name}" for symbol in SYMBOLS for name in PER_SYMBOL} | set(ACCOUNT)
-    assert set(columns_of(flat_view(5))) == names | {"guard.drawdown", "guard.exposure"}
+    assert set(columns_of(flat_view())) == names | {"guard.drawdown", "guard.exposure"}
 
 
 def test_flat_account_is_all_zero_but_its_equity() -> None:
     """No position is 0 everywhere, not a distance to nothing."""
-    columns = columns_of(flat_view(5))
+    columns = columns_of(flat_view())
     assert columns.pop("equity") == 1
     assert set(columns.values()) == {0.0}
 
@@ -134,9 +135,7 @@ def test_missing_level_is_zero() -> None:
 def test_distance_is_measured_in_a_tick_where_nothing_moves_and_clipped() -> None:
     """An ATR of 0 must not make an infinite column."""
     held = a_position("EURUSD", entry_price=Decimal("1.10003"), stop_loss_price=Decimal("1.00000"))
-    columns = columns_of(
-        view_of(an_account(positions=(held,)), SYMBOLS, milliseconds(MONDAY)), atr=np.zeros(5)
-    )
+    columns = columns_of(view_of(an_account(positions=(held,)), SYMBOLS, milliseconds(MONDAY)), atr=[0.0] * 5)
     assert columns["EURUSD.entry_price"] == pytest.approx(3, rel=1e-6)
     assert columns["EURUSD.current_sl"] == -20
 
@@ -153,30 +152,24 @@ def test_age_counts_whole_bars_of_clock_time(seconds: int, bars: int) -> None:
 def test_equity_that_is_not_above_zero_is_an_error(name: str, value: float) -> None:
     """All is measured in it."""
     with pytest.raises(InputError, match="not above zero"):
-        columns_of(replace(flat_view(5), **{name: value}))
+        columns_of(replace(flat_view(), **{name: value}))
 
 
 def test_number_that_is_not_finite_is_an_error() -> None:
     """It would reach three models."""
     with pytest.raises(InputError, match="not finite"):
-        columns_of(replace(flat_view(5), unrealized_pnl=np.array([0, np.nan, 0, 0, 0])))
+        columns_of(replace(flat_view(), held={1: Held(1, 100.0, float("nan"), 0, (1.1, None, None))}))
 
 
 @given(
     equity=st.floats(min_value=1, max_value=1e6),
-    direction=st.sampled_from([-1.0, 0.0, 1.0]),
-    price=st.one_of(st.just(float("nan")), st.floats(min_value=1e-3, max_value=1e4)),
+    direction=st.sampled_from([-1, 1]),
+    price=st.sampled_from([None, float("nan"), float("inf")]) | st.floats(min_value=1e-3, max_value=1e4),
 )
-def test_columns_are_finite_for_any_position(equity: float, direction: float, price: float) -> None:
+def test_columns_are_finite_for_any_position(equity: float, direction: int, price: float | None) -> None:
     """Whatever the venue reports, no model sees a NaN."""
-    five = np.full(5, price)
-    view = replace(
-        flat_view(5, equity),
-        direction=np.full(5, direction),
-        entry_price=five,
-        stop_loss_price=five,
-        take_profit_price=five,
-    )
+    held = Held(direction, 0.0, 0.0, 0, (price, price, price))
+    view = replace(flat_view(equity), held=dict.fromkeys(range(5), held))
     values = np.array(list(columns_of(view).values()))
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 20

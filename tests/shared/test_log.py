@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from shared import log as log_module
 from shared.errors import InputError
-from shared.log import add_secret, configure_log, correlated, get_logger, redact
+from shared.log import CORRELATION, add_secret, configure_log, get_logger, redact
 
 SECRET = "hunter2-correct/horse+battery=="  # noqa: S105 - made up
+SLICE = uuid4()
 WEBHOOK = "https://discord.com/api/webhooks/123456/AbCdEf-ghij_klmn"
 
 
@@ -98,24 +99,25 @@ def test_console_line_is_readable(err: Err) -> None:
 def test_standard_librarys_loggers_take_the_same_way(err: Err) -> None:
     """Twisted, asyncio and httpx say important things, and know our secrets too."""
     configure_log("gateway", format="json", secrets=[SECRET])
-    with correlated("slice-1"):
-        logging.getLogger("twisted").error("lost %s", SECRET)
+    token = CORRELATION.set(SLICE)
+    logging.getLogger("twisted").error("lost %s", SECRET)
+    CORRELATION.reset(token)
     (line,) = lines(err)
     assert line["event"] == "lost [redacted]"
     assert (line["service"], line["logger"], line["level"]) == ("gateway", "twisted", "error")
-    assert line["correlation_id"] == "slice-1"
+    assert line["correlation_id"] == str(SLICE)
 
 
-def test_correlation_id_is_in_every_line_of_the_block_and_in_none_after_it(err: Err) -> None:
+def test_correlation_id_is_in_every_line_while_it_is_set_and_in_none_after_it(err: Err) -> None:
     """One id follows a slice from the broker to Discord."""
     configure_log("gateway", format="json")
-    correlation = uuid4()
     log = get_logger("x")
-    with correlated(correlation):
-        log.info("in.side")
+    token = CORRELATION.set(SLICE)
+    log.info("in.side")
+    CORRELATION.reset(token)
     log.info("out.side")
     inside, outside = lines(err)
-    assert inside["correlation_id"] == str(correlation)
+    assert inside["correlation_id"] == str(SLICE)
     assert "correlation_id" not in outside
 
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
+from uuid import UUID
 
 import pytest
 
 from shared import redis_bus, runtime, streams
 from shared.bus import Delivery, Output
 from shared.errors import InputError, UnavailableError
+from shared.log import CORRELATION
 from shared.messages import BarClosed, Command, CommandGiven, Message, Meta
 from shared.redis_bus import RedisBus
 from shared.runtime import Route, Runtime, Service, on
@@ -241,3 +243,18 @@ async def test_a_restart_goes_on_from_the_last_commit(redis_url: str, book: str)
         texts = await events(bus, 5)
     assert second.slices == texts
     assert len(texts) == 5
+
+
+async def test_what_a_handler_logs_belongs_to_its_slice(redis_url: str, book: str) -> None:
+    """One id follows a slice from the broker to Discord."""
+    await write_slices(redis_url, book, 1)
+    collector, seen = Collector(), list[tuple[UUID, UUID | None]]()
+
+    async def on_bar(bar: BarClosed) -> Sequence[Message] | None:
+        seen.append((bar.meta.correlation_id, CORRELATION.get()))
+        return await collector.on_bar(bar)
+
+    async with running(redis_url, book, collector, (on(BarClosed, on_bar),)) as bus:
+        await events(bus, 1)
+    assert len(seen) == len(SYMBOLS)
+    assert all(of_bar == of_lines for of_bar, of_lines in seen)
