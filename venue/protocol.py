@@ -29,17 +29,14 @@ __all__ = [
     "HEARTBEAT_EVENT",
     "FrameTooLongError",
     "Generated",
-    "Packet",
     "common",
     "decode",
-    "encode",
     "envelope",
     "envelope_of",
     "flag_of",
     "kind_of",
     "messages",
     "model",
-    "payload_type",
     "set_later_field",
     "varint",
 ]
@@ -69,29 +66,6 @@ _KINDS = _by_payload_type()
 def kind_of(number: int) -> type[Message] | None:
     """Return the class of the messages of a payload type, None if there is none."""
     return _KINDS.get(number)
-
-
-def payload_type(message: Message) -> int:
-    """Return the number of a message's kind."""
-    return int(message.payloadType)  # type: ignore[attr-defined] # the generated classes carry no types
-
-
-def encode(message: Message) -> tuple[int, bytes]:
-    """Return a message's kind and body, to be packed for any number of receivers."""
-    return payload_type(message), message.SerializeToString()
-
-
-class Packet:
-    """One message on its way, encoded once for all who get it."""
-
-    __slots__ = ("body", "kind", "message", "symbol", "words")
-
-    def __init__(self, message: Message, words: tuple[str, ...] = (), symbol: str = "") -> None:
-        """Take a message, other words for it than its name, and the symbol that it is about."""
-        self.message = message
-        self.kind, self.body = encode(message)
-        self.words = (type(message).__name__, *words)
-        self.symbol = symbol
 
 
 def envelope(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:
