@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from venue.connection import Connection
 from venue.exchange import Answer
-from venue.packet import Packet
 from venue.periods import Period
 from venue.playback import Spot
+from venue.protocol import Packet
 from venue.records import Execution, Notice, OrderKind, OrderStatus
 from venue.session import Floor, Session
 from venue.stopwatch import Stopwatch

@@ -15,10 +15,10 @@ from venue.exchange import Answer
 from venue.fault_names import OUTGOING_ACTS, REQUEST_ACTS, Act
 from venue.faults import Fault, Faults
 from venue.outbox import Agenda, Encode, Outbox
-from venue.packet import Packet
 from venue.protocol import (
     HEARTBEAT_EVENT,
     Generated,
+    Packet,
     common,
     decode,
     messages,

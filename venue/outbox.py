@@ -10,8 +10,7 @@ from typing import Protocol, TypeAlias
 from venue.distortions import distorted
 from venue.fault_names import REQUEST_ACTS, Act
 from venue.faults import Fault, Faults
-from venue.packet import Packet
-from venue.protocol import Generated, messages, model
+from venue.protocol import Generated, Packet, messages, model
 from venue.records import Order
 
 CONTRADICTION = "TRADING_DISABLED"  # what a rejection that contradicts says

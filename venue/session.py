@@ -13,9 +13,8 @@ from venue.directory import Directory
 from venue.exchange import Answer, Exchange
 from venue.ledger import Ledger
 from venue.outbox import Outbox
-from venue.packet import Packet
 from venue.periods import Period
-from venue.protocol import Generated
+from venue.protocol import Generated, Packet
 from venue.translation import Translator
 
 Request: TypeAlias = Generated
