@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from venue.connection import Connection
 from venue.exchange import Answer
-from venue.outbox import known_as
 from venue.periods import Period
 from venue.playback import Spot
 from venue.protocol import Packet
@@ -70,7 +69,7 @@ class Audience:
         event = depth_event(
             self._floor.account.account_id, self._floor.directory.symbol_ids[spot.symbol], change
         )
-        packet = Packet(event, known_as(event), spot.symbol)
+        packet = Packet(event, symbol=spot.symbol)
         for session in self.sessions():
             if spot.symbol in session.depth:
                 session.outbox.send(packet)
@@ -83,7 +82,7 @@ class Audience:
             self._floor.exchange.playback.forming_bars(spot, periods),
             with_stamp=with_stamp,
         )
-        return Packet(event, known_as(event), spot.symbol)
+        return Packet(event, symbol=spot.symbol)
 
     def on_execution(self, execution: Execution) -> None:
         """Put an execution on the way; who sent the order finds its own message id on it."""
@@ -91,7 +90,7 @@ class Audience:
         if execution.order.status is not OrderStatus.ACCEPTED:
             self._requesters.pop(execution.order.order_id, None)
         event = self._floor.translator.execution(execution)
-        packet = Packet(event, known_as(event), execution.order.symbol)
+        packet = Packet(event, symbol=execution.order.symbol)
         for session in self.sessions():
             own = requester is not None and requester.session is session
             session.outbox.send(packet, requester.client_msg_id if own and requester is not None else None)
@@ -99,7 +98,7 @@ class Audience:
     def on_notice(self, notice: Notice) -> None:
         """Put what happened beside executions on the way to every session."""
         event = self._floor.translator.notice(notice)
-        packet = Packet(event, known_as(event))
+        packet = Packet(event)
         for session in self.sessions():
             session.outbox.send(packet)
 

@@ -64,7 +64,7 @@ class BarStore:
     def bars(self, symbol: str, from_ms: int, until_ms: int, count: int | None = None) -> list[Bar]:
         """Return the bars that open in [from_ms, until_ms), ascending; the last `count` of them."""
         series = self._series[symbol]
-        first, end = np.searchsorted(series.open_time_ms, (from_ms, until_ms)).tolist()
+        first, end = series.open_time_ms.searchsorted((from_ms, until_ms)).tolist()
         if count is not None:
             first = max(first, end - count)
         modelled = series.volume is None

@@ -14,7 +14,7 @@ from venue.credentials import Application, Credentials, Environment, Grant, Scop
 from venue.exchange import Answer
 from venue.fault_names import OUTGOING_ACTS, REQUEST_ACTS, Act
 from venue.faults import Fault, Faults
-from venue.outbox import Agenda, Encode, Outbox, known_as
+from venue.outbox import Agenda, Encode, Outbox
 from venue.protocol import (
     HEARTBEAT_EVENT,
     Generated,
@@ -134,7 +134,7 @@ class Connection:
 
     def send(self, message: Message, client_msg_id: str | None = None) -> None:
         """Put a message on the way; it leaves with the next flush."""
-        self.outbox.send(Packet(message, known_as(message)), client_msg_id)
+        self.outbox.send(Packet(message), client_msg_id)
 
     def flush(self, now_s: float) -> None:
         """Write all that is on the way."""
@@ -160,8 +160,10 @@ class Connection:
         except RequestError as error:
             self.send(self._error(error), client_msg_id)
             return
-        words = (type(request).__name__, "request")
-        fault = self.lobby.faults.striking(words, self.lobby.agenda.now_ms, acts=_AT_REQUESTS)
+        faults, fault = self.lobby.faults, None
+        if faults.are_in_force:
+            words = (type(request).__name__, "request")
+            fault = faults.striking(words, self.lobby.agenda.now_ms, acts=_AT_REQUESTS)
         if fault is None:
             self._try(request, client_msg_id, now_s)
         else:

@@ -96,8 +96,8 @@ class Exchange:
         ] = []  # heap: due, order of arrival, what to do
         self._arrivals = count()
         self._next_refusal_id = ledger.last_id(Refusal) + 1
-        matching.quotes.update(playback.last_quotes)
-        self.last_stamp_ms = max((quote.time_ms for quote in playback.last_quotes.values()), default=None)
+        matching.quotes.update(playback.start_quotes)
+        self.last_stamp_ms = max((quote.time_ms for quote in playback.start_quotes.values()), default=None)
 
     @classmethod
     def resume(
@@ -157,8 +157,8 @@ class Exchange:
     def _play_moment(self, until_ms: int) -> int:
         """Play the next moment that has a quote, or anything else to be done."""
         due_ms = self.matching.next_due_ms()
-        if self._agenda:
-            due_ms = self._agenda[0][0] if due_ms is None else min(due_ms, self._agenda[0][0])
+        if self._agenda and (due_ms is None or self._agenda[0][0] < due_ms):
+            due_ms = self._agenda[0][0]
         if due_ms is not None and due_ms < until_ms:
             until_ms = max(due_ms, self.playback.time_ms)
         spots = self.playback.take(until_ms)
@@ -173,7 +173,7 @@ class Exchange:
                 self._tell(happening)
         while self._agenda and self._agenda[0][0] <= now_ms:
             heapq.heappop(self._agenda)[2]()
-        return max(1, len(spots))
+        return len(spots) or 1
 
     def _commit(self, now_ms: int) -> None:
         self.ledger.write(self.matching.take_changes(), now_ms)

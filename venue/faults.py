@@ -161,6 +161,11 @@ class Faults:
         self._by_message.setdefault(fault.message, []).append(fault)
         return fault
 
+    @property
+    def are_in_force(self) -> bool:
+        """Whether any may strike: without, nobody need say what passes."""
+        return bool(self._by_message)
+
     def end_all(self) -> None:
         """End every fault; what was counted stays."""
         self._by_message.clear()
@@ -187,8 +192,6 @@ class Faults:
             acts: what can be done at this place; None is everything.
             symbol: which symbol the message is about.
         """
-        if not self._by_message:
-            return None
         for word in words:
             for fault in self._by_message.get(word, ()):
                 if (acts is None or fault.named.act in acts) and fault.strikes(symbol, now_ms):

@@ -79,6 +79,7 @@ class Matching:
             terms, self.book, self.valuer, self._intake, self._positions, self._price_of
         )
         self._calm = Calm(terms, self.book, self.valuer)
+        self._due: tuple[tuple[int, int], int | None] = ((-1, 0), None)  # of which books, and when
         self._steps = {
             symbol: int(contract.step_volume_units * CENTS) for symbol, contract in terms.contracts.items()
         }
@@ -232,6 +233,12 @@ class Matching:
 
     def next_due_ms(self) -> int | None:
         """Return when something happens without a quote: a late protection, an expiry, the day's end."""
+        books = self.book.version, self._nights.next_roll_ms
+        if self._due[0] != books:
+            self._due = books, self._first_due_ms()
+        return self._due[1]
+
+    def _first_due_ms(self) -> int | None:
         due = [self._nights.next_roll_ms] if self.positions and not self.terms.swap_free else []
         due += [at for each in self.positions.values() if (at := each.due_protection_ms) is not None]
         due += [at for each in self.orders.values() if (at := each.expires_ms) is not None]
@@ -242,6 +249,9 @@ class Matching:
         happened: list[Happening] = []
         if now_ms >= self._nights.next_roll_ms:
             happened += self._nights.end(now_ms)
+        due_ms = self.next_due_ms()
+        if due_ms is None or now_ms < due_ms:
+            return tuple(happened)
         for position in list(self.positions.values()):
             if position.due_protection_ms is not None and position.due_protection_ms <= now_ms:
                 happened.append(

@@ -66,12 +66,15 @@ class Converter:
         Raises:
             UnavailableError: no symbols convert the two, or one of them has no quote yet.
         """
-        rate = Fraction(1)
+        over, under = 1, 1
         for symbol, multiply in self._chain(asset, other):
             quote = self._quote(symbol, asset, other)
-            price = Fraction(quote.ask if high == multiply else quote.bid, POINTS_PER_UNIT)
-            rate = rate * price if multiply else rate / price
-        return rate
+            points = quote.ask if high == multiply else quote.bid
+            if multiply:
+                over, under = over * points, under * POINTS_PER_UNIT
+            else:
+                over, under = over * POINTS_PER_UNIT, under * points
+        return Fraction(over, under)
 
     def about(self, asset: str, other: str) -> float:
         """Return roughly the rate, quickly: at the bids.
@@ -103,13 +106,14 @@ class Converter:
 
 def exact(value: float) -> Fraction:
     """Return a price or a rate as the decimal number that it shows."""
-    return Fraction(repr(value))
+    return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 
 def result_in_quote(side: Side, entry_points: float, exit_points: int, volume_cents: int) -> Fraction:
     """Return what a position made, in quote currency, before costs."""
     moved = exit_points - exact(entry_points)
-    return side.sign * moved * volume_cents / (POINTS_PER_UNIT * CENTS)
+    made = side.sign * moved.numerator * volume_cents
+    return Fraction(made, moved.denominator * POINTS_PER_UNIT * CENTS)
 
 
 def average_points(first_points: float, first_cents: int, second_points: float, second_cents: int) -> float:

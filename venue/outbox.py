@@ -65,13 +65,13 @@ class Outbox:
 
     def send(self, packet: Packet, client_msg_id: str | None = None) -> None:
         """Put a message on its way."""
-        silence_ms = self._silence_ms(packet.message)
+        silence_ms = self._silence_ms(packet.message) if self._is_muted or self._hushed else 0
         if silence_ms is None:
             return
         if silence_ms:
             self._put_later(silence_ms, packet, client_msg_id)
             return
-        fault = self._faults.striking(packet.words, self._agenda.now_ms, acts=_ACTS, symbol=packet.symbol)
+        fault = self._striking(packet) if self._faults.are_in_force else None
         if fault is None:
             self._put(packet.kind, self._encode(packet.kind, packet.body, client_msg_id))
         elif fault.named.act in _ON_THE_WAY:
@@ -79,6 +79,9 @@ class Outbox:
         else:
             self._put(packet.kind, self._encode(packet.kind, packet.body, client_msg_id))
             self._strike(fault)
+
+    def _striking(self, packet: Packet) -> Fault | None:
+        return self._faults.striking(packet.words, self._agenda.now_ms, acts=_ACTS, symbol=packet.symbol)
 
     def take(self) -> bytes:
         """Return what leaves now."""
@@ -124,7 +127,7 @@ class Outbox:
         """Return how late a message is told: 0 not late at all, None never."""
         if self._is_muted:
             return self._muted_ms
-        if not self._hushed or not isinstance(message, messages.ProtoOAExecutionEvent):
+        if not isinstance(message, messages.ProtoOAExecutionEvent):
             return 0
         hush = self._hushed.get(message.order.orderId)
         if hush is None and message.isServerEvent and message.executionType == model.ORDER_ACCEPTED:
@@ -214,30 +217,6 @@ class Outbox:
             self._out += stalled
 
 
-def known_as(message: Generated) -> tuple[str, ...]:
-    """Return the words, beside its name, by which a fault can choose a message."""
-    if isinstance(message, messages.ProtoOASpotEvent):
-        return ("quote",)
-    if isinstance(message, messages.ProtoOAExecutionEvent):
-        stage = model.ProtoOAExecutionType.Name(message.executionType).removeprefix("ORDER_").lower()
-        stage = _STAGES.get(stage, stage)
-        protective = message.order.orderType == model.STOP_LOSS_TAKE_PROFIT
-        return (f"protective_{stage}" if protective else stage, "execution")
-    is_event = type(message).__name__.endswith("Event") and not isinstance(
-        message, messages.ProtoOAOrderErrorEvent
-    )
-    return () if is_event else ("answer",)
-
-
-_STAGES = {
-    "accepted": "accept",
-    "filled": "fill",
-    "replaced": "replace",
-    "cancelled": "cancel",
-    "expired": "expire",
-    "rejected": "reject",
-    "cancel_rejected": "cancel_reject",
-}
 _Strikes: TypeAlias = Callable[[Outbox, Fault, Packet, "str | None"], None]
 _ON_THE_WAY: Mapping[Act, _Strikes] = {
     Act.LOSE: Outbox._lose,

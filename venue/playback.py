@@ -32,7 +32,7 @@ class Playback:
         self.time_ms = time_ms
         self.forming: dict[str, Bar] = {}  # the last bar of which a quote was played
         self._followed: dict[str, dict[Period, Bar | None]] = {}  # forming bars of other periods
-        self.last_quotes = self._quotes_before(time_ms)
+        self.start_quotes = self._quotes_before(time_ms)  # every symbol's last one when it began
         self._slice: list[Spot] = []
         self._slice_end_ms = 0
         self._index = 0
@@ -54,16 +54,16 @@ class Playback:
         if next_ms is None or next_ms > until_ms:
             self.time_ms = max(self.time_ms, until_ms)
             return []
-        start = self._index
-        while self._index < len(self._slice) and self._slice[self._index].time_ms == next_ms:
-            spot = self._slice[self._index]
+        spots, start = self._slice, self._index
+        end, count = start, len(spots)
+        while end < count and spots[end].time_ms == next_ms:
+            spot = spots[end]
             if spot.symbol in self._followed:
                 self._grow(spot)
             self.forming[spot.symbol] = spot.bar
-            self.last_quotes[spot.symbol] = Quote(spot.time_ms, spot.bid, spot.ask)
-            self._index += 1
-        self.time_ms = next_ms
-        return self._slice[start : self._index]
+            end += 1
+        self._index, self.time_ms = end, next_ms
+        return spots[start:end]
 
     def follow(self, symbol: str, period: Period, forming: Bar | None) -> None:
         """Keep the forming bar of another period too, from the one that is given; None if there is none."""
@@ -72,8 +72,11 @@ class Playback:
     def forming_bars(self, spot: Spot, periods: Iterable[Period]) -> dict[Period, Bar]:
         """Return the bars that a quote has just grown, of periods that are followed and of M5."""
         followed = self._followed.get(spot.symbol, {})
-        bars = {period: spot.bar if period is Period.M5 else followed[period] for period in periods}
-        return {period: bar for period, bar in bars.items() if bar is not None}
+        return {
+            period: bar
+            for period in periods
+            if (bar := spot.bar if period is Period.M5 else followed[period]) is not None
+        }
 
     def _grow(self, spot: Spot) -> None:
         """Let the forming bars of other periods have a quote; the ask alone begins no bar."""
@@ -147,7 +150,8 @@ class Playback:
     def _skip_played(self, time_ms: int) -> None:
         """Take up in mid-slice what had been played before a restart."""
         while self._index < len(self._slice) and self._slice[self._index].time_ms <= time_ms:
-            self.take(time_ms)
+            for spot in self.take(time_ms):
+                self.start_quotes[spot.symbol] = Quote(spot.time_ms, spot.bid, spot.ask)
         self.time_ms = time_ms
 
 

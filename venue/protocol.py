@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import uvloop
@@ -32,14 +33,12 @@ __all__ = [
     "Packet",
     "common",
     "decode",
-    "encode",
     "envelope",
     "envelope_of",
     "flag_of",
     "kind_of",
     "messages",
     "model",
-    "payload_type",
     "set_later_field",
     "varint",
 ]
@@ -71,27 +70,57 @@ def kind_of(number: int) -> type[Message] | None:
     return _KINDS.get(number)
 
 
-def payload_type(message: Message) -> int:
-    """Return the number of a message's kind."""
-    return int(message.payloadType)  # type: ignore[attr-defined] # the generated classes carry no types
-
-
-def encode(message: Message) -> tuple[int, bytes]:
-    """Return a message's kind and body, to be packed for any number of receivers."""
-    return payload_type(message), message.SerializeToString()
+_STAGES = {
+    "accepted": "accept",
+    "filled": "fill",
+    "replaced": "replace",
+    "cancelled": "cancel",
+    "expired": "expire",
+    "rejected": "reject",
+    "cancel_rejected": "cancel_reject",
+}
 
 
 class Packet:
-    """One message on its way, encoded once for all who get it."""
+    """A message, encoded once for all who get it. What only faults ask for is found when they do."""
 
-    __slots__ = ("body", "kind", "message", "symbol", "words")
+    __slots__ = ("_symbol", "_symbols", "body", "kind", "message")
 
-    def __init__(self, message: Message, words: tuple[str, ...] = (), symbol: str = "") -> None:
-        """Take a message, other words for it than its name, and the symbol that it is about."""
+    def __init__(
+        self, message: Generated, *, symbol: str = "", symbols: Mapping[int, str] | None = None
+    ) -> None:
+        """Take a message; the symbol that it is about, or the symbols by the numbers that it may say."""
         self.message = message
-        self.kind, self.body = encode(message)
-        self.words = (type(message).__name__, *words)
-        self.symbol = symbol
+        self.kind: int = message.payloadType
+        self.body: bytes = message.SerializeToString()
+        self._symbol, self._symbols = symbol, symbols
+
+    @property
+    def symbol(self) -> str:
+        """The symbol that it is about, "" for none or several."""
+        if self._symbol or not self._symbols:
+            return self._symbol
+        number = getattr(self.message, "symbolId", None)
+        return self._symbols.get(number, "") if isinstance(number, int) else ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The message's name, and the other words by which a fault can choose it."""
+        return (type(self.message).__name__, *_known_as(self.message))
+
+
+def _known_as(message: Generated) -> tuple[str, ...]:
+    if isinstance(message, messages.ProtoOASpotEvent):
+        return ("quote",)
+    if isinstance(message, messages.ProtoOAExecutionEvent):
+        stage = model.ProtoOAExecutionType.Name(message.executionType).removeprefix("ORDER_").lower()
+        stage = _STAGES.get(stage, stage)
+        protective = message.order.orderType == model.STOP_LOSS_TAKE_PROFIT
+        return (f"protective_{stage}" if protective else stage, "execution")
+    is_event = type(message).__name__.endswith("Event") and not isinstance(
+        message, messages.ProtoOAOrderErrorEvent
+    )
+    return () if is_event else ("answer",)
 
 
 def envelope(kind: int, body: bytes, client_msg_id: str | None = None) -> bytes:

@@ -12,7 +12,7 @@ from venue.credentials import Account, Grant
 from venue.directory import Directory
 from venue.exchange import Answer, Exchange
 from venue.ledger import Ledger
-from venue.outbox import Outbox, known_as
+from venue.outbox import Outbox
 from venue.periods import Period
 from venue.protocol import Generated, Packet
 from venue.translation import Translator
@@ -59,9 +59,7 @@ class Session:
 
     def send(self, message: Message, client_msg_id: str | None = None) -> None:
         """Put a message on the way; it leaves with the next flush."""
-        symbol_id = getattr(message, "symbolId", None)
-        symbol = self.floor.directory.symbols.get(symbol_id, "") if isinstance(symbol_id, int) else ""
-        self.outbox.send(Packet(message, known_as(message), symbol), client_msg_id)
+        self.outbox.send(Packet(message, symbols=self.floor.directory.symbols), client_msg_id)
 
 
 AnswerTo: TypeAlias = Callable[[Session, Request], Iterable[Message] | Answer]

@@ -405,7 +405,8 @@ def spot_event(
     event = messages.ProtoOASpotEvent(ctidTraderAccountId=account_id, symbolId=symbol_id)
     if spot.bid_moved:
         event.bid = spot.bid
-        event.trendbar.extend(trendbar(bar, period=_PERIODS[period]) for period, bar in bars.items())
+        for period, bar in bars.items():
+            event.trendbar.append(trendbar(bar, _PERIODS[period]))
     if spot.ask_moved:
         event.ask = spot.ask
     if with_stamp:

@@ -121,6 +121,10 @@ class AccountKeeper:
         elif event.kind is ExecutionKind.CLOSED and event.pnl is not None:
             self.model.add_result(request.symbol, event.pnl, request.equity)
 
+    def has_new_peak(self) -> bool:
+        """Whether the highest equity is not kept yet."""
+        return self.model.peak_equity != self._peak_remembered
+
     async def remember_peak(self) -> None:
         """Keep the highest equity over a restart."""
         peak = self.model.peak_equity

@@ -8,7 +8,7 @@ still add to it, or at its deadline: then a symbol without a bar gets a syntheti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.gateway.slices import Bar, fill_slice
 
@@ -57,10 +57,10 @@ class SliceAssembler:
         if forming is not None and bar.open_time_ms < forming.open_time_ms:
             return False
         self._forming[bar.symbol] = bar
-        if forming is None or bar.open_time_ms > forming.open_time_ms:
-            if forming is not None:
-                self._close(forming)
+        if forming is None:
             self._find_oldest()
+        elif bar.open_time_ms > forming.open_time_ms:
+            self._close(forming)
         return True
 
     def continues(self, bar: Bar[int], at_ms: int) -> bool:
@@ -84,22 +84,26 @@ class SliceAssembler:
             self.update(Bar(symbol, open_ms, bid, bid, bid, bid, 1))
         elif forming.open_time_ms == open_ms:
             high, low = max(bid, forming.high), min(bid, forming.low)
-            self.update(replace(forming, high=high, low=low, close=bid, volume=forming.volume + 1))
+            self.update(forming._replace(high=high, low=low, close=bid, volume=forming.volume + 1))
 
     def count_ask(self, symbol: str, at_ms: int) -> None:
         """Count a quote that moved the ask alone: the venue shows it in the volume with the next bid."""
         forming = self._forming.get(symbol)
         if forming is not None and forming.open_time_ms <= at_ms < forming.open_time_ms + BAR_MS:
-            self._forming[symbol] = replace(forming, volume=forming.volume + 1)
+            self._forming[symbol] = forming._replace(volume=forming.volume + 1)
 
     def unfinished_ms(self, now_ms: int) -> int | None:
         """Return the close of the oldest slice that is over and not given out yet, or None."""
         oldest_ms = self._oldest_close_ms
         return oldest_ms if oldest_ms is not None and oldest_ms <= now_ms else None
 
+    def has_any(self, now_ms: int) -> bool:
+        """Whether there is anything that `take` might give out."""
+        return bool(self._closed) or (self._oldest_close_ms is not None and self._oldest_close_ms <= now_ms)
+
     def take(self, now_ms: int) -> list[Slice]:
         """Return the slices that are complete at venue time `now_ms`."""
-        if not self._closed and self.unfinished_ms(now_ms) is None:
+        if not self.has_any(now_ms):
             return []
         for forming in list(self._forming.values()):
             if now_ms >= forming.open_time_ms + BAR_MS + self._bar_close_ms:
@@ -115,7 +119,7 @@ class SliceAssembler:
         return complete
 
     def _find_oldest(self) -> None:
-        opens = [*self._closed, *(bar.open_time_ms for bar in self._forming.values())]
+        opens = [*self._closed, *[bar.open_time_ms for bar in self._forming.values()]]
         self._oldest_close_ms = min(opens) + BAR_MS if opens else None
 
     def _close(self, bar: Bar[int]) -> None:
@@ -125,6 +129,8 @@ class SliceAssembler:
         """Whether no symbol can still add to the slice, or its time is over."""
         if now_ms >= open_ms + BAR_MS + self._deadline_ms:
             return True
-        closed = self._closed[open_ms]
-        later = {symbol for symbol, bar in self._forming.items() if bar.open_time_ms > open_ms}
-        return all(symbol in closed or symbol in later for symbol in self._symbols)
+        closed, forming = self._closed[open_ms], self._forming
+        for symbol in self._symbols:
+            if symbol not in closed and (symbol not in forming or forming[symbol].open_time_ms <= open_ms):
+                return False
+        return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from services.gateway.bars import BAR_MS, Slice, SliceAssembler
 from services.gateway.context import Context
@@ -60,7 +61,8 @@ class Feed:
         self._last_open_ms = 0
         self._late: set[tuple[str, int]] = set()
         self._newest_ms: dict[str, int] = {}  # stamps of the symbols' last quotes
-        self._held: list[Any] = []  # quotes of after the close of a slice that is not given out yet
+        # quotes of after the close of a slice that is not given out yet
+        self._held: list[tuple[str, Any]] = []
         self._names: dict[int, str] = {}
         self._contracts: dict[str, Contract] = {}
 
@@ -124,13 +126,12 @@ class Feed:
         """Take the time and the quote of a spot event that makes no bar."""
         if spot.timestamp:
             self._timing.stamp(spot.timestamp)
-        self._take_quote(spot)
-
-    def _take_quote(self, spot: Any) -> None:  # noqa: ANN401
-        """Take the prices; a side that is absent keeps its last value."""
         symbol = self._names.get(spot.symbolId)
-        if symbol is None:
-            return
+        if symbol is not None:
+            self._take_quote(symbol, spot)
+
+    def _take_quote(self, symbol: str, spot: Any) -> None:  # noqa: ANN401
+        """Take the prices; a side that is absent keeps its last value."""
         quotes = self._account.model.quotes
         digits = self._contracts[symbol].digits
         known = quotes.get(symbol)
@@ -141,32 +142,37 @@ class Feed:
 
     async def on_spot(self, spot: Any) -> None:  # noqa: ANN401
         """Take one spot event. A slice is valued at its closing quotes: a later one counts after it."""
-        if spot.timestamp:
-            self._timing.stamp(spot.timestamp)
+        came_s, stamp_ms = self._timing.monotonic_s(), spot.timestamp
+        if stamp_ms:
+            self._timing.stamp(stamp_ms, came_s)
         symbol = self._names.get(spot.symbolId)
-        if symbol:
-            self.watchdog.heard(symbol, spot.timestamp)
-            self._move_bar(symbol, spot)
-        close_ms = self._assembler.unfinished_ms(self._timing.now_ms())
-        if close_ms is not None and spot.timestamp >= close_ms:
-            self._held.append(spot)
-            await self.close_due()
-        else:
-            await self.close_due()
-            self._take_quote(spot)
+        if symbol is None:
+            return
+        self.watchdog.heard(symbol, stamp_ms, came_s)
+        self._move_bar(symbol, spot, stamp_ms)
+        now_ms = self._timing.now_ms(came_s)
+        close_ms = self._assembler.unfinished_ms(now_ms)
+        is_later = close_ms is not None and stamp_ms >= close_ms
+        if is_later:
+            self._held.append((symbol, spot))
+        if self._held or self._assembler.has_any(now_ms):
+            await self._close_due(now_ms, came_s)
+        if not is_later:
+            self._take_quote(symbol, spot)
 
-    def _move_bar(self, symbol: str, spot: Any) -> None:  # noqa: ANN401
+    def _move_bar(self, symbol: str, spot: Any, stamp_ms: int) -> None:  # noqa: ANN401
         """Have the forming bar follow a quote: by the bar that came with it, else by its bid, once."""
-        is_news = spot.timestamp > self._newest_ms.get(symbol, 0)
-        self._newest_ms[symbol] = max(spot.timestamp, self._newest_ms.get(symbol, 0))
+        is_news = stamp_ms > self._newest_ms.get(symbol, 0)
+        if is_news:
+            self._newest_ms[symbol] = stamp_ms
         bar = live_bar(symbol, spot)
-        if bar is not None and self._assembler.continues(bar, spot.timestamp):
+        if bar is not None and self._assembler.continues(bar, stamp_ms):
             if not self._assembler.update(bar):
                 self._report_late(bar)
         elif is_news and spot.HasField("bid"):
-            self._assembler.follow(symbol, spot.bid, spot.timestamp)
+            self._assembler.follow(symbol, spot.bid, stamp_ms)
         elif bar is None:
-            self._assembler.count_ask(symbol, spot.timestamp)
+            self._assembler.count_ask(symbol, stamp_ms)
 
     async def keep_time(self) -> None:
         """Close bars and slices by time where no quote does; a venue whose time stands still has none."""
@@ -176,33 +182,31 @@ class Feed:
 
     async def close_due(self) -> None:
         """Have the slices written that are complete now; time closes nothing that may be on its way."""
-        closed_s = self._timing.monotonic_s()
-        now_ms = self._timing.now_ms()
+        now_s = self._timing.monotonic_s()
+        await self._close_due(self._timing.now_ms(now_s), now_s)
+
+    async def _close_due(self, now_ms: int, now_s: float) -> None:
         complete = self._assembler.take(now_ms - round(self._timing.quote_delay_ms()))
         for one in complete:
-            self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=closed_s)
+            self._write([one], live=now_ms - one.close_ms <= LIVE_MS, closed_s=now_s)
             self._history_check.expect(one)
         if self._held and self._assembler.unfinished_ms(now_ms) is None:
             held, self._held = self._held, []
-            for spot in held:
-                self._take_quote(spot)
+            for symbol, spot in held:
+                self._take_quote(symbol, spot)
         if complete:
-            self._background.spawn(self._account.remember_peak)
-            await self._timing.sleep(0)  # the outbox goes before the quotes that wait
+            if self._account.has_new_peak():
+                self._background.spawn(self._account.remember_peak)
+            await asyncio.sleep(0)  # the outbox goes before the quotes that wait
 
     def _write(self, slices: Sequence[Slice], *, live: bool, closed_s: float | None = None) -> None:
         """Have the account as it is now and the bars behind it written, all or none."""
-        first = slices[0]
-        meta = _slice_meta(self._book, first)
-        account = self._account.entry(meta, "slice" if live else "start", self._outbox.last_number, live=live)
+        metas = [_slice_meta(self._book, one) for one in slices]
+        cause: Literal["slice", "start"] = "slice" if live else "start"
+        account = self._account.entry(metas[0], cause, self._outbox.last_number, live=live)
         outputs = [account]
-        for one in slices:
-            meta = _slice_meta(self._book, one)
-            for index, bar in enumerate(one.bars):
-                message = _message(
-                    meta, bar, index, len(one.bars), self._contracts, account.entry_id, live=live
-                )
-                outputs.append(Output(message, streams.market_id(message.close_time, index)))
+        for meta, one in zip(metas, slices, strict=True):
+            outputs += _bars_of(one, meta, self._contracts, account.entry_id, live=live)
         self._outbox.put_slices(outputs, closed_s)
         self._last_open_ms = slices[-1].open_time_ms
 
@@ -229,32 +233,30 @@ def _slice_meta(book: str, one: Slice) -> Meta:
     return Meta.root(f"{book}:slice:{one.close_ms}", at)
 
 
-def _message(
-    meta: Meta,
-    bar: Bar[int],
-    index: int,
-    size: int,
-    contracts: dict[str, Contract],
-    account_id: str,
-    *,
-    live: bool,
-) -> BarClosed:
-    digits = contracts[bar.symbol].digits
-    return BarClosed(
-        meta=meta.effect(BarClosed, bar.symbol),
-        symbol=bar.symbol,
-        open_time=streams.from_milliseconds(bar.open_time_ms),
-        open=price_of(bar.open, digits),
-        high=price_of(bar.high, digits),
-        low=price_of(bar.low, digits),
-        close=price_of(bar.close, digits),
-        tick_volume=bar.volume,
-        origin="live" if live else "backfill",
-        synthetic=bar.synthetic,
-        index=index,
-        slice_size=size,
-        account_id=account_id,
-    )
+def _bars_of(
+    one: Slice, meta: Meta, contracts: dict[str, Contract], account_id: str, *, live: bool
+) -> list[Output]:
+    open_time, size = streams.from_milliseconds(one.open_time_ms), len(one.bars)
+    outputs = []
+    for index, bar in enumerate(one.bars):
+        digits = contracts[bar.symbol].digits
+        message = BarClosed(
+            meta=meta.effect(BarClosed, bar.symbol),
+            symbol=bar.symbol,
+            open_time=open_time,
+            open=price_of(bar.open, digits),
+            high=price_of(bar.high, digits),
+            low=price_of(bar.low, digits),
+            close=price_of(bar.close, digits),
+            tick_volume=bar.volume,
+            origin="live" if live else "backfill",
+            synthetic=bar.synthetic,
+            index=index,
+            slice_size=size,
+            account_id=account_id,
+        )
+        outputs.append(Output(message, f"{one.close_ms}-{index}"))
+    return outputs
 
 
 def _slices(bars: dict[str, list[Bar[int]]]) -> list[Slice]:

@@ -30,7 +30,8 @@ class Silence:
         The price that follows a subscription is no news: it is the last one, and may be old.
         """
         is_last = symbol in self._subscribed
-        self._subscribed.discard(symbol)
+        if is_last:
+            self._subscribed.remove(symbol)
         if stamp_ms <= self._stamps_ms.get(symbol, 0):
             return Step.NOTHING
         self._stamps_ms[symbol] = stamp_ms

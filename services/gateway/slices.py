@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from shared.contracts import POINTS_PER_UNIT
 from shared.errors import InputError
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 PriceT = TypeVar("PriceT", int, Decimal)  # int: the venue's 1/100,000 of a price unit
 
 
-@dataclass(frozen=True, slots=True)
-class Bar(Generic[PriceT]):
+class Bar(NamedTuple, Generic[PriceT]):  # a tuple is made quickly: there is one for every quote
     """One closed M5 bar of bids, named by its open time. Volume counts quote changes."""
 
     symbol: str

@@ -23,6 +23,7 @@ class Timing:
     def __init__(self, speed: float, clock: Clock) -> None:
         self._venue = VenueTime(speed)
         self._clock = clock
+        self.monotonic_s = clock.monotonic_s  # the machine's monotonic seconds
         self._is_restarting = False
         self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
 
@@ -31,15 +32,15 @@ class Timing:
         """How many seconds of the venue pass in one of the machine."""
         return self._venue.speed
 
-    def stamp(self, at_ms: int) -> None:
-        """Take a stamp of the venue that has just come in."""
+    def stamp(self, at_ms: int, at_s: float | None = None) -> None:
+        """Take a stamp of the venue that has just come in: at `at_s`, where that is known already."""
         if self._is_restarting:
             self._venue, self._is_restarting = VenueTime(self._venue.speed), False
-        self._venue.stamp(at_ms, self._clock.monotonic_s())
+        self._venue.stamp(at_ms, self.monotonic_s() if at_s is None else at_s)
 
-    def now_ms(self) -> int:
-        """Return the venue's time in ms; 0 before its first stamp."""
-        return self._venue.now_ms(self._clock.monotonic_s())
+    def now_ms(self, at_s: float | None = None) -> int:
+        """Return the venue's time in ms, at `at_s` if it is given; 0 before its first stamp."""
+        return self._venue.now_ms(self.monotonic_s() if at_s is None else at_s)
 
     def restart(self) -> None:
         """Believe the next stamp alone: a new session may be with a venue that had been stopped."""
@@ -47,7 +48,7 @@ class Timing:
 
     def quote_delay_ms(self) -> float:
         """Return how late quotes come beyond the quickest, in ms of the venue's time."""
-        delay_s = self._venue.quote_delay_s(self._clock.monotonic_s())
+        delay_s = self._venue.quote_delay_s(self.monotonic_s())
         return delay_s * 1000 * self._venue.speed
 
     def note_round_trip(self, seconds: float) -> None:
@@ -63,10 +64,6 @@ class Timing:
             return 0.0
         way_ms = min(self._round_trips_s, default=0.0) * 1000 / 2
         return milliseconds(self._clock.now()) - self.now_ms() - way_ms
-
-    def monotonic_s(self) -> float:
-        """Return the machine's monotonic seconds."""
-        return self._clock.monotonic_s()
 
     def utc_now(self) -> datetime:
         """Return the machine's wall time."""

@@ -26,7 +26,8 @@ class VenueTime:
 
     def stamp(self, at_ms: int, monotonic_s: float) -> None:
         """Take a stamp of the venue that came in at a moment of the machine."""
-        self._newest_ms = max(self._newest_ms, at_ms)
+        if at_ms > self._newest_ms:
+            self._newest_ms = at_ms
         lead_ms = at_ms - monotonic_s * 1000 * self.speed
         while self._leads and self._leads[-1][1] <= lead_ms:
             self._leads.pop()

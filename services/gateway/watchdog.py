@@ -27,9 +27,9 @@ class Watchdog:
         self._quiet_s = quiet_s
         self._silence = Silence(quiet_s)
 
-    def heard(self, symbol: str, stamp_ms: int) -> None:
-        """Take a quote."""
-        step = self._silence.heard(symbol, stamp_ms, self._timing.monotonic_s())
+    def heard(self, symbol: str, stamp_ms: int, at_s: float) -> None:
+        """Take a quote that came at a moment of the machine."""
+        step = self._silence.heard(symbol, stamp_ms, at_s)
         if step is not Step.NOTHING:
             self._alarms.tell_soon(f"{symbol} is quoted again", Severity.INFO)
 

@@ -6,7 +6,7 @@ This is the one place that says candle instead of bar.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -33,6 +33,7 @@ FOOTER_MAX: Final = 256  # Discord takes 2048; a footer is an id here, and the r
 POST_CHARACTERS_MAX: Final = 6000  # of all cards of a post together
 POST_CARDS_MAX: Final = 10
 INLINE_MAX: Final = 40  # a longer value gets a line of its own
+_NOTHING: Final = "—"  # where there is no text: Discord refuses an empty one
 
 GREEN: Final = 0x2ECC71
 RED: Final = 0xE74C3C
@@ -230,7 +231,7 @@ def _card(
         title=title,
         description=text,
         colour=colour,
-        fields=tuple((name, value) for name, value in fields if value is not None),
+        fields=tuple([(name, value) for name, value in fields if value is not None]),
         timestamp=message.meta.event_time,
         footer=str(message.meta.correlation_id),
     )
@@ -258,19 +259,30 @@ def _size(units: Decimal | None, lot_units: Decimal | None) -> str | None:
 
 def fitted(card: Card, *, footer: str | None = None) -> Card:
     """Return the card within Discord's limits, with another footer: what is too long is cut, with '…'."""
-    title, footer = _cut(card.title, TITLE_MAX), _cut(card.footer if footer is None else footer, FOOTER_MAX)
-    left = POST_CHARACTERS_MAX - _length(title) - _length(footer)
-    description = _cut(card.description, min(DESCRIPTION_MAX, left))
-    left -= _length(description)
+    title, length = _cut(card.title, TITLE_MAX)
+    footer, footer_length = _cut(card.footer if footer is None else footer, FOOTER_MAX)
+    left = POST_CHARACTERS_MAX - length - footer_length
+    description, length = _cut(card.description, min(DESCRIPTION_MAX, left))
+    left -= length
     fields = []
     for name, value in card.fields[:FIELDS_MAX]:
         if left < 2:
             break
-        name = _cut(name, min(FIELD_NAME_MAX, left - 1))
-        value = _cut(value, min(FIELD_VALUE_MAX, left - _length(name)))
-        left -= _length(name) + _length(value)
+        name, length = _cut(name, min(FIELD_NAME_MAX, left - 1))
+        left -= length
+        value, length = _cut(value, min(FIELD_VALUE_MAX, left))
+        left -= length
         fields.append((name, value))
-    return replace(card, title=title, footer=footer, description=description, fields=tuple(fields))
+    return Card(
+        message_id=card.message_id,
+        severity=card.severity,
+        title=title,
+        description=description,
+        colour=card.colour,
+        fields=tuple(fields),
+        timestamp=card.timestamp,
+        footer=footer,
+    )
 
 
 def first_post(cards: Iterable[Card]) -> tuple[Card, ...]:
@@ -288,7 +300,7 @@ def first_post(cards: Iterable[Card]) -> tuple[Card, ...]:
 def characters(card: Card) -> int:
     """Return what Discord counts of a card."""
     texts = [card.title, card.description, card.footer, *(text for field in card.fields for text in field)]
-    return sum(map(_length, texts))
+    return _length("".join(texts))
 
 
 def embed_of(card: Card) -> Mapping[str, Any]:
@@ -310,12 +322,16 @@ def _length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
-def _cut(text: str, limit: int) -> str:
-    """Return text that can be shown, of at most `limit` units; never empty, which Discord refuses."""
+def _cut(text: str, limit: int) -> tuple[str, int]:
+    """Return text that can be shown, of at most `limit` units and never empty, and how many it has."""
+    if text.isascii() and text.isprintable():  # as most of it is
+        text = text.strip() or _NOTHING
+        if len(text) <= limit:
+            return text, len(text)
     text = text.encode(errors="replace").decode()  # lone surrogates have no UTF-8
     if not text.isprintable():
         text = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
-    text = text.strip() or "—"
-    if _length(text) <= limit:
-        return text
-    return text.encode("utf-16-le")[: 2 * (limit - 1)].decode("utf-16-le", errors="ignore") + "…"
+    text = text.strip() or _NOTHING
+    if _length(text) > limit:
+        text = text.encode("utf-16-le")[: 2 * (limit - 1)].decode("utf-16-le", errors="ignore") + "…"
+    return text, _length(text)

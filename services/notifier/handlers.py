@@ -12,13 +12,12 @@ import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from services.notifier.embeds import POST_CARDS_MAX, Card, card_of, first_post, resolution_card
 from shared.clock import utc_now
@@ -66,7 +65,7 @@ Contracts = Callable[[], Awaitable[Mapping[str, Contract]]]
 Save = Callable[[bytes], Awaitable[object]]
 
 
-@checked_dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fill:
     """At which price and how much of an order was filled."""
 
@@ -74,7 +73,7 @@ class Fill:
     volume_units: Decimal | None
 
 
-@checked_dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NotifierState:
     """What outlives a restart."""
 
@@ -150,10 +149,11 @@ class NotifierHandlers:
         if execution.kind is ExecutionKind.UNKNOWN:
             self._unknown[order] = None
             _keep_last(self._unknown, ORDERS_KEPT)
+            self._version += 1
         elif order in self._unknown:
             del self._unknown[order]
+            self._version += 1
             card = card or resolution_card(execution, book=self._book)
-        self._version += 1
         return self._tell(card)
 
     def _completed(self, execution: ExecutionReported) -> ExecutionReported:
@@ -163,13 +163,15 @@ class NotifierHandlers:
             case ExecutionKind.FILLED:
                 self._fills[order] = Fill(execution.price, execution.volume_units)
                 _keep_last(self._fills, ORDERS_KEPT)
+                self._version += 1
             case ExecutionKind.PROTECTED | ExecutionKind.REPAIRING:
                 if fill := self._fills.get(order):
                     known = {"price": execution.price, "volume_units": execution.volume_units}
                     missing = {name: getattr(fill, name) for name, value in known.items() if value is None}
                     return execution.model_copy(update=missing)
             case ExecutionKind.CLOSED:
-                self._fills.pop(order, None)
+                if self._fills.pop(order, None):
+                    self._version += 1
         return execution
 
     async def on_event(self, event: EventReported) -> list[Message]:
@@ -296,20 +298,20 @@ class NotifierHandlers:
         return self._snapshot[1]
 
     def _dumped(self) -> bytes:
-        waiting = list(enumerate(self._queue.values()))
-        best = heapq.nlargest(SNAPSHOT_CARDS_MAX, waiting, key=lambda one: (_RANK[one[1].severity], one[0]))
+        waiting = tuple(self._queue.values())
+        kept = min(len(waiting), SNAPSHOT_CARDS_MAX)
         while True:
             state = NotifierState(
-                unsent=tuple(card for _, card in sorted(best, key=lambda one: one[0])),
+                unsent=waiting if kept == len(waiting) else _best(waiting, kept),
                 posted=tuple(self._posted),
                 unknown=tuple(self._unknown),
-                fills=dict(self._fills),
-                dropped=self._dropped + len(waiting) - len(best),
+                fills=self._fills,
+                dropped=self._dropped + len(waiting) - kept,
             )
             data = _STATE.dump_json(state)
-            if len(data) <= SNAPSHOT_BYTES_MAX or not best:
+            if len(data) <= SNAPSHOT_BYTES_MAX or not kept:
                 return data
-            best = best[: len(best) // 2]
+            kept //= 2
 
     def restore(self, data: bytes | None) -> None:
         """Become the state of the last commit. What this process has posted stays posted."""
@@ -329,6 +331,12 @@ class NotifierHandlers:
         self._dropped = state.dropped
         self._version += 1
         self._wake.set()
+
+
+def _best(cards: Sequence[Card], count: int) -> tuple[Card, ...]:
+    """Return the most severe and newest cards, in their order."""
+    best = heapq.nlargest(count, enumerate(cards), key=lambda one: (_RANK[one[1].severity], one[0]))
+    return tuple(card for _, card in sorted(best, key=lambda one: one[0]))
 
 
 def _keep_last(known: OrderedDict[str, Any], count: int) -> None:

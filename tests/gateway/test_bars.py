@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from hypothesis import given, settings
@@ -60,14 +60,14 @@ def test_quote_under_the_name_of_the_bar_before_is_not_in_that_bar() -> None:
     assembler = an_assembler(EURO)
     forming = Bar(EURO, at(1), 110_000, 110_010, 109_990, 110_004, 8)
     assembler.update(forming)
-    assert assembler.continues(replace(forming, close=110_007), at(1, STEP_MS - 1))
-    assert assembler.continues(replace(forming, high=110_011, close=110_011, volume=9), at(2))
+    assert assembler.continues(forming._replace(close=110_007), at(1, STEP_MS - 1))
+    assert assembler.continues(forming._replace(high=110_011, close=110_011, volume=9), at(2))
     for wrong in (
-        replace(forming, open=110_001, volume=9),
-        replace(forming, high=110_005, volume=9),
-        replace(forming, low=109_995, volume=9),
-        replace(forming, volume=1),
-        replace(forming, symbol=GOLD),
+        forming._replace(open=110_001, volume=9),
+        forming._replace(high=110_005, volume=9),
+        forming._replace(low=109_995, volume=9),
+        forming._replace(volume=1),
+        forming._replace(symbol=GOLD),
     ):
         assert not assembler.continues(wrong, at(2))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,17 @@ SYNTHETIC = Bar("EURUSD", 0, 110_000, 110_000, 110_000, 110_000, 0, synthetic=Tr
 def test_equal_bars_do_not_differ() -> None:
     """A few ticks of the ask that came after the last bid are no difference."""
     assert difference(BAR, BAR) is None
-    assert difference(BAR, replace(BAR, volume=50 + VOLUME_TOLERANCE_TICKS)) is None
-    assert difference(replace(BAR, volume=5_100), replace(BAR, volume=5_000)) is None
+    assert difference(BAR, BAR._replace(volume=50 + VOLUME_TOLERANCE_TICKS)) is None
+    assert difference(BAR._replace(volume=5_100), BAR._replace(volume=5_000)) is None
     assert difference(SYNTHETIC, None) is None
 
 
 @pytest.mark.parametrize(
     ("seen", "kept", "words"),
     [
-        (BAR, replace(BAR, close=110_011), "EURUSD: close 110010 is 110011"),
-        (BAR, replace(BAR, high=110_021, low=109_989), "EURUSD: high 110020 is 110021, low 109990 is 109989"),
-        (BAR, replace(BAR, volume=53), "EURUSD: volume 50 is 53"),
+        (BAR, BAR._replace(close=110_011), "EURUSD: close 110010 is 110011"),
+        (BAR, BAR._replace(high=110_021, low=109_989), "EURUSD: high 110020 is 110021, low 109990 is 109989"),
+        (BAR, BAR._replace(volume=53), "EURUSD: volume 50 is 53"),
         (BAR, None, "EURUSD: the venue has none"),
         (SYNTHETIC, BAR, "EURUSD: none was seen, the venue has one"),
     ],

@@ -71,7 +71,7 @@ def test_nothing_to_come_is_told(playback: Playback) -> None:
     """The forming bar ends at the last quote played, in every period."""
     for period in Period:
         last = bars(playback, "EURUSD", period, 0, FAR_MS, 3).bars[-1]
-        assert last.close == playback.last_quotes["EURUSD"].bid
+        assert last.close == playback.start_quotes["EURUSD"].bid
         assert last.open_ms <= playback.time_ms
     told, _ = ticks(playback, "EURUSD", Side.SELL, playback.time_ms - DAY_MS, FAR_MS)
     assert told[0].time_ms <= playback.time_ms
