@@ -168,9 +168,11 @@ class AccountModel:
 
     def _contracts_hash(self) -> str:
         """Return the hash of the contracts; they are seldom others than before."""
-        if self._hashed[0] != self.contracts or not self._hashed[1]:
-            self._hashed = (dict(self.contracts), contracts_hash(self.contracts))
-        return self._hashed[1]
+        hashed, digest = self._hashed
+        if hashed != self.contracts or not digest:
+            digest = contracts_hash(self.contracts)
+        self._hashed = dict(self.contracts), digest  # the same objects are compared at once next time
+        return digest
 
 
 def _reported(position: Position, unrealized_pnl: Decimal) -> m.PositionReported:

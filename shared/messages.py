@@ -19,8 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Typ
 
 BAR_LENGTH = timedelta(minutes=5)
 NAMESPACE = UUID("6c1ff3a1-7f0e-5c39-9a53-0f6f1d8f6f6e")  # of this project's derived ids
-_NAME_BITS = ~(0xF000 << 64 | 0xC000 << 48)  # of an id of 128 bits, those that the name decides
-_KIND_BITS = 5 << 76 | 0x8000 << 48  # version 5: from a name by SHA-1
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}  # two bits of a UUID are fixed
 
 Symbol = str
 
@@ -40,8 +39,8 @@ class Direction(StrEnum):
 
 def derived_id(parent: UUID, name: str) -> str:
     """Return the text of `uuid5(parent, name)`, sooner than the library: every message has such an id."""
-    digest = sha1(parent.int.to_bytes(16, "big") + name.encode(), usedforsecurity=False).digest()
-    return f"{int.from_bytes(digest[:16], 'big') & _NAME_BITS | _KIND_BITS:032x}"
+    digest = sha1(parent.int.to_bytes(16, "big") + name.encode(), usedforsecurity=False).hexdigest()
+    return f"{digest[:12]}5{digest[13:16]}{_VARIANT[digest[16]]}{digest[17:32]}"
 
 
 class Part(BaseModel):

@@ -240,9 +240,7 @@ class Runtime:
 
     async def _recover(self) -> None:
         """Go back to the state of the last commit; what was read after it comes again."""
-        self._held.clear()
-        self._done.clear()
-        self._outputs.clear()
+        self._held, self._done, self._outputs = [], [], []
         delay = RETRY_FIRST_S
         while True:
             try:
@@ -348,9 +346,8 @@ class Runtime:
             self._held.append(delivery)
             if outputs is not None:
                 self._done += self._held
-                self._held.clear()
-            for output in outputs or ():
-                self._outputs.append(Output(output, entry_id_of(output)))
+                self._held = []
+                self._outputs += [Output(output, entry_id_of(output)) for output in outputs]
         except InputError as error:
             if self._done:
                 self._one_by_one = True
@@ -369,8 +366,7 @@ class Runtime:
             if self._service.settle:
                 await self._service.settle()
             await self._bus.commit(self._done, self._outputs, self._service.state.snapshot())
-            self._done.clear()
-            self._outputs.clear()
+            self._done, self._outputs = [], []
 
     async def _count_try(self, delivery: Delivery, error: UnavailableError) -> None:
         place = (delivery.stream.name, delivery.entry_id)

@@ -85,6 +85,7 @@ def keepers(stream: Stream) -> tuple[tuple[Stream, str], ...]:
     return tuple((read, group) for read in named_by for group in read.readers if group not in _MAY_MISS)
 
 
+@lru_cache(maxsize=256)  # the few times of a slice are asked for again and again
 def milliseconds(at: datetime) -> int:
     """Return whole milliseconds since the epoch."""
     return round(at.timestamp() * 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -71,12 +71,12 @@ class Situation:
     @cached_property
     def used_notional(self) -> Decimal | None:
         """What positions and reserved slots are worth; None if one is not known."""
-        return _total([exposure.notional for exposure in self.exposures()])
+        return _total(exposure.notional for exposure in self.exposures())
 
     @cached_property
     def reserved_margin(self) -> Decimal | None:
         """What reserved slots bind, before their orders do."""
-        return _total([request.margin for request in self.held.values()])
+        return _total(request.margin for request in self.held.values())
 
     @property
     def currency_exposure(self) -> Decimal | None:
@@ -150,9 +150,13 @@ def _share(asset: str | None, side: int, wanted: str, sign: int) -> int:
     return side * sign if asset == wanted else 0
 
 
-def _total(parts: Sequence[Decimal | None]) -> Decimal | None:
-    known = [part for part in parts if part is not None]
-    return sum(known, Decimal(0)) if len(known) == len(parts) else None
+def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
+    total = Decimal(0)
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total
 
 
 def _or_unknown(value: Decimal | None) -> Decimal:

@@ -52,6 +52,8 @@ class FeatureEngine:
             )
         self.alpha_schema: Schema = alpha_schema(self.symbols)
         self.guard_schema: Schema = guard_schema(self.symbols)
+        hashes = (bytes.fromhex(schema.sha256) for schema in (self.alpha_schema, self.guard_schema))
+        self._header = _HEADER.pack(_MAGIC, STATE_VERSION, *hashes)
         self._state = empty_state(len(self.symbols), len(self.alpha_schema.names))
 
     @property
@@ -76,14 +78,15 @@ class FeatureEngine:
         for start in range(0, len(bars), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                state = self._step(state, _view(rows, block), bars[block], synthetic[block])
+                part = rows if len(bars) <= BLOCK_ROWS else _view(rows, block)
+                state = self._step(state, part, bars[block], synthetic[block])
         self._state = state
         return rows
 
     def snapshot(self) -> bytes:
         """Return the state, to be restored by an engine of the same columns."""
-        values = np.concatenate([part.ravel() for part in parts_of(self._state)])
-        return self._header() + values.astype("<f8", copy=False).tobytes()
+        parts = (part.astype("<f8", copy=False).tobytes() for part in parts_of(self._state))
+        return self._header + b"".join(parts)
 
     def restore(self, snapshot: bytes | None) -> None:
         """Go on from a snapshot; None begins a new history.
@@ -97,7 +100,7 @@ class FeatureEngine:
             return
         parts = parts_of(empty)
         size = _HEADER.size + 8 * sum(part.size for part in parts)
-        if snapshot[: _HEADER.size] != self._header() or len(snapshot) != size:
+        if snapshot[: _HEADER.size] != self._header or len(snapshot) != size:
             raise InputError(
                 f"feature state of {len(snapshot)} bytes is not of version {STATE_VERSION}, {size} bytes and "
                 f"{self.alpha_schema.tag}: start from history instead"
@@ -105,10 +108,6 @@ class FeatureEngine:
         values = np.frombuffer(snapshot, "<f8", offset=_HEADER.size).astype(np.float64)
         splits = np.split(values, np.cumsum([part.size for part in parts])[:-1])
         self._state = State(*(s.reshape(p.shape) for s, p in zip(splits, parts, strict=True)))
-
-    def _header(self) -> bytes:
-        hashes = (bytes.fromhex(schema.sha256) for schema in (self.alpha_schema, self.guard_schema))
-        return _HEADER.pack(_MAGIC, STATE_VERSION, *hashes)
 
     def _check(self, open_time_ms: Ints, bars: Array, synthetic: Bools) -> None:
         rows, symbols = len(open_time_ms), len(self.symbols)

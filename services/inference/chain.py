@@ -74,7 +74,7 @@ class Memory:
 
     def with_slice(self, directions: Mapping[str, int]) -> Memory:
         """Return the memory after one more slice."""
-        kept = {s: (*self.of(s), d)[-DIRECTIONS_KEPT:] for s, d in directions.items()}
+        kept = {s: (*self.directions.get(s, ()), d)[-DIRECTIONS_KEPT:] for s, d in directions.items()}
         return Memory(MappingProxyType({**self.directions, **kept}))
 
 
