@@ -20,6 +20,7 @@ from bench.orders import TUESDAY, Venue
 from services.gateway.bars import BAR_MS, SliceAssembler
 from services.gateway.desk import Desk, Patience
 from services.gateway.feed import Feed
+from services.gateway.inbox import Inbox
 from services.gateway.journal import Journal
 from services.gateway.link import Link, Received
 from services.gateway.protocol import common, model, oa, payload_type
@@ -102,7 +103,7 @@ def slice_spots(number: int) -> list[bytes]:
     return [spot(ids[k % len(ids)], begin_ms + k * BAR_MS // SPOTS_A_SLICE, k) for k in range(SPOTS_A_SLICE)]
 
 
-async def pump(inbox: asyncio.Queue[Received], feed: Feed) -> None:
+async def pump(inbox: Inbox[Received], feed: Feed) -> None:
     """Handle what comes, as the connection does."""
     while True:
         await feed.on_spot((await inbox.get()).message)
@@ -129,7 +130,7 @@ async def run(url: str, folder: Path) -> dict[str, Any]:
             desk.account.model.quotes[symbol] = Quote(
                 contract.tick * 10_000, contract.tick * 10_001, START_MS
             )
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         wire = Wire()
         await Link.connect(wire, inbox)
         beside = [

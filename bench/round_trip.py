@@ -25,6 +25,7 @@ from bench.official import official_python
 from cli.supervisor import Supervisor
 from services.gateway import link as link_module
 from services.gateway.access import Credentials, authorise, open_link
+from services.gateway.inbox import Inbox
 from services.gateway.link import Link
 from services.gateway.protocol import oa
 from services.gateway.rate import Limits
@@ -55,7 +56,7 @@ async def connected(ready: dict[str, Any], folder: Path, limits: Limits) -> tupl
     address = Address(ready["host"], ready["port"], Path(ready["ca_file"]))
     tokens = Tokens(folder, ready["access_token"], ready["refresh_token"])
     who = Credentials(ready["client_id"], ready["client_secret"], ready["account_id"], tokens)
-    link = await open_link(address, who, asyncio.Queue())
+    link = await open_link(address, who, Inbox())
     await authorise(link, who)
     return link, who
 

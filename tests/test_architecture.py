@@ -41,6 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "connection",
         "feed",
         "history_check",
+        "inbox",
         "link",
         "protocol",
         "session",

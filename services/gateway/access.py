@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.gateway.inbox import Inbox
 from services.gateway.link import Link, Received
 from services.gateway.protocol import model, oa
 from services.gateway.refusals import (
@@ -38,7 +38,7 @@ class Credentials:
     is_live: bool | None = None  # which kind of account it has to be; None: any, the venue is simulated
 
 
-async def open_link(place: Place, who: Credentials, inbox: asyncio.Queue[Received]) -> Link:
+async def open_link(place: Place, who: Credentials, inbox: Inbox[Received]) -> Link:
     """Connect, and have the application let in: once for a connection.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 from services.gateway.access import Credentials, open_link
 from services.gateway.desk import Desk
 from services.gateway.feed import Feed
+from services.gateway.inbox import Inbox
 from services.gateway.link import Link, Received
 from services.gateway.protocol import oa
 from services.gateway.refusals import VenueError
@@ -27,7 +28,6 @@ HEALTHY_S = 60.0  # a session that stood so long was a good one: the tries are c
 SESSIONS_MAX = 3  # on one link, one after the other, none of them healthy
 DUE_LOOK_S = 3_600.0  # another gateway may have refreshed the token meanwhile
 FIRST_QUOTES_S = 5.0
-INBOX_MAX = 200_000  # messages; more than this unread means that we have stopped reading
 _NOTHING = Received(None, "")  # is put behind the last message when a session has ended
 
 
@@ -103,7 +103,7 @@ class Connection:
 
     async def _one_link(self) -> None:
         """Keep a session open on one link, again and again when the account alone is dropped."""
-        inbox: asyncio.Queue[Received] = asyncio.Queue(INBOX_MAX)
+        inbox: Inbox[Received] = Inbox()
         place, who = self._where()
         link = await open_link(place, who, inbox)
         alive = asyncio.create_task(link.keep_alive())
@@ -119,9 +119,7 @@ class Connection:
             link.abort("the session is over")
             alive.cancel()
 
-    async def _one_session(
-        self, link: Link, who: Credentials, inbox: asyncio.Queue[Received], host: str
-    ) -> Session:
+    async def _one_session(self, link: Link, who: Credentials, inbox: Inbox[Received], host: str) -> Session:
         """Authorise, subscribe, learn the quotes, backfill, reconcile; then pump until the session ends."""
         session = await Session.open(link, who, self._book, self._symbols)
         due = asyncio.create_task(_end_when_due(session, who))
@@ -144,7 +142,7 @@ class Connection:
             raise UnavailableError(link.why_ended)
         return session
 
-    async def _first_quotes(self, session: Session, inbox: asyncio.Queue[Received]) -> None:
+    async def _first_quotes(self, session: Session, inbox: Inbox[Received]) -> None:
         """Wait for the first quote of every symbol, which tell the venue's time too."""
         missing = set(session.by_id)
         later: list[Received] = []
@@ -160,24 +158,23 @@ class Connection:
         except TimeoutError:
             names = ", ".join(session.by_id[symbol_id].symbol for symbol_id in missing)
             raise UnavailableError(f"no first quote of {names}") from None
-        while not inbox.empty():  # what has come since then stays behind it
-            later.append(inbox.get_nowait())
-        for received in later:
-            inbox.put_nowait(received)
+        inbox.put_back(later)
 
-    async def _pump(self, session: Session, inbox: asyncio.Queue[Received], due: asyncio.Task[None]) -> None:
+    async def _pump(self, session: Session, inbox: Inbox[Received], due: asyncio.Task[None]) -> None:
         """Handle what comes, one after the other, in the venue's order, until the session ends."""
         waits = [asyncio.create_task(each.ended.wait()) for each in (session.link, session)]
         ends: list[asyncio.Task[Any]] = [*waits, due]
+        has_ended = False
 
         def wake(_: asyncio.Task[Any]) -> None:
-            if not inbox.full():  # with a full one it is awake
-                inbox.put_nowait(_NOTHING)
+            nonlocal has_ended
+            has_ended = True
+            inbox.put(_NOTHING)  # with a full one it is awake
 
         for end in ends:
             end.add_done_callback(wake)
         try:
-            while not (inbox.empty() and any(end.done() for end in ends)):
+            while not has_ended or len(inbox):
                 await self._handle(await inbox.get(), session)
         finally:
             for end in ends:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from services.gateway.inbox import Inbox
 from services.gateway.protocol import TYPES, common, oa, payload_type
 from services.gateway.rate import Departures, Limits, Urgency, Waiting
 from services.gateway.refusals import TooFastError, VenueError, refusal
@@ -56,8 +56,7 @@ class UnexpectedAnswerError(UnavailableError):
     """What came under a request's id is not its answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A message from the venue, with the id of the request it belongs to ("" for none)."""
 
     message: Any
@@ -67,12 +66,12 @@ class Received:
 class Link:
     """An open connection. Made by `Link.connect`; ends once and for all."""
 
-    def __init__(self, inbox: asyncio.Queue[Received]) -> None:
+    def __init__(self, inbox: Inbox[Received]) -> None:
         self._inbox = inbox
         self._transport: Transport | None = None
         self._departures: Departures[_Request] = Departures(LIMITS)
         self._timer: asyncio.TimerHandle | None = None  # until something more may leave
-        self._open: dict[str, _Request] = {}  # requests without an answer, by their ids
+        self._open: dict[str, _Question] = {}  # without an answer, by their ids
         # other clients of the account have ids too, and the venue shows us their events: ours are our own
         self._id_prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._heard_s = self._sent_s = monotonic_s()
@@ -80,7 +79,7 @@ class Link:
         self.why_ended = ""
 
     @classmethod
-    async def connect(cls, place: Place, inbox: asyncio.Queue[Received]) -> Link:
+    async def connect(cls, place: Place, inbox: Inbox[Received]) -> Link:
         """Open a connection.
 
         Raises:
@@ -101,7 +100,7 @@ class Link:
             UnavailableError: the connection has ended; nothing was sent.
         """
         self._check_open()
-        self._offer(_Request(common_envelope(message, request_id)), Urgency.ORDER, payload_type(message))
+        self._offer(_Request(common_envelope(message, request_id)), Urgency.ORDER, message.payloadType)
 
     async def request(self, message: Any, *, timeout_s: float | None = None) -> Any:  # noqa: ANN401
         """Ask, at the venue's pace, and return the answer.
@@ -119,7 +118,7 @@ class Link:
                 return await self._ask(message, ANSWER_TIMEOUT_S if timeout_s is None else timeout_s)
             except TooFastError as error:
                 pause_s = max(error.retry_after_s or 0.0, TOO_FAST_FIRST_S * 2 ** (tried - 1))
-                self._departures.block(payload_type(message), monotonic_s() + pause_s)
+                self._departures.block(message.payloadType, monotonic_s() + pause_s)
                 if tried == TOO_FAST_TRIES or pause_s > TOO_FAST_MAX_S:
                     raise
                 log.warning("link.too_fast", kind=message.DESCRIPTOR.name, pause_s=pause_s, error=str(error))
@@ -129,21 +128,19 @@ class Link:
         self._check_open()
         if len(self._departures) >= WAITING_MAX:
             raise UnavailableError(f"{WAITING_MAX} requests wait to leave already")
-        kind, request_id = payload_type(message), f"{self._id_prefix}-{next(self._numbers)}"
-        request = self._open[request_id] = _Request(common_envelope(message, request_id))
+        kind, request_id = message.payloadType, f"{self._id_prefix}-{next(self._numbers)}"
+        request = _Question(common_envelope(message, request_id), timeout_s)
+        self._open[request_id] = request
         waiting = self._offer(request, Urgency.HISTORY if kind in _HISTORY else Urgency.REQUEST, kind)
         try:
-            await asyncio.wait((request.answer, request.left), return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(timeout_s):
-                return _checked(await request.answer, message)
+            return _checked(await request.answer, message)
         except TimeoutError:
             name = message.DESCRIPTOR.name
             raise AnswerLostError(f"no answer to {name} within {timeout_s:g} s") from None
         finally:
             self._departures.withdraw(waiting)
             del self._open[request_id]
-            if request.answer.done() and not request.answer.cancelled():
-                request.answer.exception()  # so that a failure counts as seen, although nobody waits any more
+            request.forget()
 
     def _offer(self, request: _Request, urgency: Urgency, kind: int) -> Waiting[_Request]:
         waiting = Waiting(request, kind, urgency)
@@ -158,10 +155,11 @@ class Link:
             self._timer = None
         if self.ended.is_set():
             return
-        for request in self._departures.take(monotonic_s()):
+        now_s = monotonic_s()
+        for request in self._departures.take(now_s):
             self._write(request.content)
-            request.left.set_result(None)
-        wait_s = self._departures.wait_s(monotonic_s())
+            request.has_left()
+        wait_s = self._departures.wait_s(now_s)
         if wait_s is not None:
             self._timer = asyncio.get_running_loop().call_later(wait_s, self._depart)
 
@@ -213,10 +211,8 @@ class Link:
         if request is not None and not request.answer.done():
             request.answer.set_result(message)
             return
-        try:
-            self._inbox.put_nowait(Received(message, envelope.clientMsgId))
-        except asyncio.QueueFull:
-            self.abort(f"{self._inbox.maxsize} messages wait to be handled")
+        if not self._inbox.put(Received(message, envelope.clientMsgId)):
+            self.abort(f"{self._inbox.limit} messages wait to be handled")
 
     def _on_end(self, why: str) -> None:
         if self.ended.is_set():
@@ -226,26 +222,54 @@ class Link:
         self._depart()  # stops the timer
         for request in self._open.values():
             if not request.answer.done():
-                kind = AnswerLostError if request.left.done() else UnavailableError
+                kind = AnswerLostError if request.is_under_way else UnavailableError
                 request.answer.set_exception(kind(f"the connection ended: {why}"))
 
 
 class _Request:
-    """The bytes of one message, whether they have left, and what came back."""
+    """The bytes of one message. What is said to it is not waited for here."""
 
     def __init__(self, content: bytes) -> None:
-        loop = asyncio.get_running_loop()
         self.content = content
-        self.left: asyncio.Future[None] = loop.create_future()
-        self.answer: asyncio.Future[Any] = loop.create_future()
+
+    def has_left(self) -> None:
+        """Take note that the bytes are on their way."""
+
+
+class _Question(_Request):
+    """A message that is answered: a bounded time after it has left, which may be long after it was made."""
+
+    def __init__(self, content: bytes, timeout_s: float) -> None:
+        super().__init__(content)
+        self.is_under_way = False
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._timeout_s = timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+
+    def has_left(self) -> None:
+        """Begin to wait for the answer."""
+        self.is_under_way = True
+        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(TimeoutError())
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.answer.done() and not self.answer.cancelled():
+            self.answer.exception()  # so that a failure counts as seen
 
 
 def common_envelope(message: Any, request_id: str) -> bytes:  # noqa: ANN401
     """Return the bytes of the envelope around a message."""
-    envelope = common.ProtoMessage(payloadType=payload_type(message), payload=message.SerializeToString())
-    if request_id:
-        envelope.clientMsgId = request_id
-    return bytes(envelope.SerializeToString())
+    envelope = common.ProtoMessage(
+        payloadType=message.payloadType, payload=message.SerializeToString(), clientMsgId=request_id or None
+    )
+    content: bytes = envelope.SerializeToString()
+    return content
 
 
 def error_of(message: Any) -> VenueError | None:  # noqa: ANN401

@@ -7,7 +7,6 @@ once and what follows at the steady rate together stay within that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -45,8 +44,9 @@ class TokenBucket:
 
     def wait_s(self, now_s: float, tokens: float = 1.0) -> float:
         """Return how long it takes until so many tokens are there, in seconds; 0.0: they are."""
-        self._tokens = min(self._size, self._tokens + max(0.0, now_s - self._at_s) * self._rate)
-        self._at_s = max(self._at_s, now_s)
+        if now_s > self._at_s:
+            self._tokens = min(self._size, self._tokens + (now_s - self._at_s) * self._rate)
+            self._at_s = now_s
         missing = tokens - self._tokens
         return missing / self._rate if missing > ROUNDING else 0.0
 
@@ -76,7 +76,7 @@ class Departures(Generic[Item]):
         self._blocked_until_s: dict[int, float] = {}
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+        return sum(map(len, self._queues.values()))
 
     def offer(self, waiting: Waiting[Item]) -> None:
         """Let something wait for its turn."""
@@ -90,15 +90,17 @@ class Departures(Generic[Item]):
         """Hold requests of a kind back until then. Orders are not held: they are worth seconds only."""
         self._blocked_until_s[kind] = max(until_s, self._blocked_until_s.get(kind, 0.0))
 
-    def take(self, now_s: float) -> Iterator[Item]:
-        """Yield what may leave now, in order."""
+    def take(self, now_s: float) -> list[Item]:
+        """Return what may leave now, in order."""
+        leaving = []
         for urgency, queue in self._queues.items():
             while queue and (waiting := self._first(queue, now_s)) and self._wait_s(urgency, now_s) == 0.0:
                 queue.remove(waiting)
                 self._all.take()
                 if urgency is Urgency.HISTORY:
                     self._history.take()
-                yield waiting.item
+                leaving.append(waiting.item)
+        return leaving
 
     def wait_s(self, now_s: float) -> float | None:
         """Return how long until something may leave, in seconds; None: nothing waits."""
@@ -113,11 +115,13 @@ class Departures(Generic[Item]):
     def _first(self, queue: deque[Waiting[Item]], now_s: float) -> Waiting[Item] | None:
         while queue and queue[0].withdrawn:
             queue.popleft()
-        free = (w for w in queue if not w.withdrawn and self._held_s(w, now_s) == 0.0)
-        return next(free, None)
+        for waiting in queue:
+            if not waiting.withdrawn and self._held_s(waiting, now_s) == 0.0:
+                return waiting
+        return None
 
     def _held_s(self, waiting: Waiting[Item], now_s: float) -> float:
-        if waiting.urgency is Urgency.ORDER:
+        if waiting.urgency is Urgency.ORDER or not self._blocked_until_s:
             return 0.0
         return max(0.0, self._blocked_until_s.get(waiting.kind, 0.0) - now_s)
 

@@ -19,6 +19,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from services.gateway.inbox import Inbox
 from services.gateway.link import Link, Received, common_envelope
 from services.gateway.protocol import TYPES, common
 from services.gateway.transport import Address
@@ -47,10 +48,10 @@ class Impostor:
     def kinds(self) -> list[str]:
         return [TYPES[envelope.payloadType].DESCRIPTOR.name for envelope in self.heard]
 
-    async def connect(self, inbox: asyncio.Queue[Received] | None = None) -> Link:
+    async def connect(self, inbox: Inbox[Received] | None = None) -> Link:
         """Return a link to it, once it has the other end."""
         before = len(self.connections)
-        link = await Link.connect(self.address, inbox or asyncio.Queue())
+        link = await Link.connect(self.address, Inbox() if inbox is None else inbox)
         async with asyncio.timeout(10):
             while len(self.connections) == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)

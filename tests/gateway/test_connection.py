@@ -15,6 +15,7 @@ import pytest
 from services.gateway import connection as connection_module
 from services.gateway import link as link_module
 from services.gateway.connection import Retry
+from services.gateway.inbox import Inbox
 from services.gateway.link import Link, Received
 from services.gateway.main import build
 from services.gateway.protocol import TYPES, oa
@@ -368,13 +369,13 @@ async def test_what_came_before_the_first_quotes_is_handled_before_what_came_aft
 ) -> None:
     """A fill that is put behind its stop would not fit."""
     async with a_place(tmp_path, valkey.url) as place, a_gateway(place) as gateway:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         spots = [oa.ProtoOASpotEvent(ctidTraderAccountId=1, symbolId=i) for i in gateway.session.by_id]
         events = [oa.ProtoOATrailingSLChangedEvent(orderId=number) for number in range(4)]
         for message in (events[0], spots[0], events[1], spots[1], events[2], events[3]):
-            inbox.put_nowait(Received(message, ""))
+            inbox.put(Received(message, ""))
         await gateway.connection._first_quotes(gateway.session, inbox)
-        assert [inbox.get_nowait().message.orderId for _ in range(inbox.qsize())] == [0, 1, 2, 3]
+        assert [(await inbox.get()).message.orderId for _ in range(len(inbox))] == [0, 1, 2, 3]
 
 
 async def is_well(bus: RedisBus) -> bool:

@@ -14,6 +14,7 @@ from websockets.frames import Frame, Opcode
 from services.gateway import link as link_module
 from services.gateway import transport as transport_module
 from services.gateway.access import Credentials, open_link
+from services.gateway.inbox import Inbox
 from services.gateway.link import AnswerLostError, Link, Received, UnexpectedAnswerError, common_envelope
 from services.gateway.protocol import common, oa, payload_type
 from services.gateway.rate import Limits
@@ -59,7 +60,7 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
     """Another issuer, another name, an old certificate: each of them may be somebody in between."""
     async with an_impostor(tmp_path, kind, **certificate) as impostor:
         with pytest.raises(CertificateError, match=why) as caught:
-            await open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue())
+            await open_link(impostor.address, secrets_of(tmp_path), Inbox())
         assert f"localhost:{impostor.port}: its certificate is refused" in str(caught.value)
         assert "sEcReT" not in str(caught.value)
         await asyncio.sleep(0.05)  # whatever was sent has come by now
@@ -70,7 +71,7 @@ async def test_peer_that_is_not_the_venue_is_refused_before_any_secret_is_sent(
 async def test_peer_with_the_right_certificate_is_spoken_to(tmp_path: Path, kind: Kind) -> None:
     """The same peer with a good certificate hears us: the test before this one refuses for its reason."""
     async with an_impostor(tmp_path, kind) as impostor:
-        opening = asyncio.create_task(open_link(impostor.address, secrets_of(tmp_path), asyncio.Queue()))
+        opening = asyncio.create_task(open_link(impostor.address, secrets_of(tmp_path), Inbox()))
         await until(lambda: impostor.heard)
         assert impostor.kinds() == ["ProtoOAApplicationAuthReq"]
         opening.cancel()
@@ -85,7 +86,7 @@ async def test_ca_file_that_cannot_be_read_is_named(tmp_path: Path, content: str
     if content:
         ca_file.write_text(content)
     with pytest.raises(InputError, match=r"CA file .*ca\.pem"):
-        await Link.connect(Address("localhost", 1, ca_file), asyncio.Queue())
+        await Link.connect(Address("localhost", 1, ca_file), Inbox())
 
 
 @on_loop
@@ -94,7 +95,7 @@ async def test_port_where_nobody_listens_is_unavailable(tmp_path: Path, kind: Ki
     async with an_impostor(tmp_path, kind) as impostor:
         address = impostor.address
     with pytest.raises(UnavailableError, match=str(address)):
-        await Link.connect(address, asyncio.Queue())
+        await Link.connect(address, Inbox())
 
 
 @on_loop
@@ -112,7 +113,7 @@ async def test_peer_that_does_not_speak_tls_is_given_up(
     port = server.sockets[0].getsockname()[1]
     _, ca_file = a_certificate(tmp_path, "localhost")
     with pytest.raises(UnavailableError, match=r"no secure connection within 0.2 s"):
-        await Link.connect(Address("localhost", port, ca_file), asyncio.Queue())
+        await Link.connect(Address("localhost", port, ca_file), Inbox())
     server.close()
     await server.wait_closed()
 
@@ -161,7 +162,7 @@ async def test_request_without_an_answer_is_given_up_and_its_late_answer_harms_n
 ) -> None:
     """Silence is an answer too; the late one is nobody's."""
     async with an_impostor(tmp_path, kind) as impostor:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         link = await impostor.connect(inbox)
         with pytest.raises(AnswerLostError, match=r"no answer to ProtoOAVersionReq within 0.05 s"):
             await link.request(oa.ProtoOAVersionReq(), timeout_s=0.05)
@@ -187,7 +188,7 @@ async def test_ids_of_requests_are_never_used_again(tmp_path: Path, kind: Kind) 
 async def test_event_with_a_foreign_id_is_nobodys_answer(tmp_path: Path, kind: Kind) -> None:
     """The venue shows us what other clients of the account did, under their ids."""
     async with an_impostor(tmp_path, kind) as impostor:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         link = await impostor.connect(inbox)
         asked = asyncio.create_task(link.request(oa.ProtoOAVersionReq()))
         await until(lambda: impostor.heard)
@@ -299,14 +300,14 @@ async def test_what_cannot_be_read_is_passed_over(tmp_path: Path, kind: Kind) ->
     spot = payload_type(oa.ProtoOASpotEvent)
     broken = common.ProtoMessage(payloadType=spot, payload=b"\xff\xff").SerializeToString()
     async with an_impostor(tmp_path, kind) as impostor:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         link = await impostor.connect(inbox)
         for body in (newer, broken, b"\xff\xff\xff"):
             impostor.say(impostor.wrapped(body))
         impostor.say(common.ProtoHeartbeatEvent())
         impostor.say(oa.ProtoOAVersionRes(version="91"))
         assert (await inbox.get()).message.version == "91"
-        assert inbox.empty()
+        assert not len(inbox)
         link.abort("the test is over")
 
 
@@ -314,7 +315,7 @@ async def test_what_cannot_be_read_is_passed_over(tmp_path: Path, kind: Kind) ->
 async def test_messages_are_found_wherever_the_bytes_are_cut(tmp_path: Path, kind: Kind) -> None:
     """TCP knows no messages: halves come alone, and many come together."""
     async with an_impostor(tmp_path, kind) as impostor:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         link = await impostor.connect(inbox)
         versions = [f"{n}" * n for n in range(1, 8)]
         content = b"".join(impostor.packed(oa.ProtoOAVersionRes(version=v)) for v in versions)
@@ -341,7 +342,7 @@ async def test_message_that_is_too_long_ends_the_link(tmp_path: Path, kind: Kind
 async def test_inbox_that_nobody_reads_ends_the_link(tmp_path: Path, kind: Kind) -> None:
     """A gateway that has stopped reading knows nothing any more: it begins anew."""
     async with an_impostor(tmp_path, kind) as impostor:
-        link = await impostor.connect(asyncio.Queue(3))
+        link = await impostor.connect(Inbox(3))
         for _ in range(4):
             impostor.say(oa.ProtoOAVersionRes(version="91"))
         await asyncio.wait_for(link.ended.wait(), 10)
@@ -384,7 +385,7 @@ async def test_heartbeat_of_the_venue_is_not_answered(tmp_path: Path, kind: Kind
 async def test_web_socket_puts_fragments_together_and_answers_pings(tmp_path: Path) -> None:
     """A message may come in pieces, with a ping between them."""
     async with an_impostor(tmp_path, "wss") as impostor:
-        inbox: asyncio.Queue[Received] = asyncio.Queue()
+        inbox: Inbox[Received] = Inbox()
         link = await impostor.connect(inbox)
         body = common_envelope(oa.ProtoOAVersionRes(version="91"), "")
         pieces = (
@@ -413,7 +414,7 @@ async def test_web_socket_that_is_closed_says_why(tmp_path: Path) -> None:
 async def test_port_that_speaks_no_web_socket_is_told(tmp_path: Path) -> None:
     """A proxy in between, or the wrong port: it is no reason to wait."""
     async with an_impostor(tmp_path, "tcp") as impostor:
-        dialling = asyncio.create_task(Link.connect(replace(impostor.address, kind="wss"), asyncio.Queue()))
+        dialling = asyncio.create_task(Link.connect(replace(impostor.address, kind="wss"), Inbox()))
         await until(lambda: impostor.connections)
         impostor.connections[0].write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         with pytest.raises(UnavailableError, match=r"no WebSocket there: .*403"):

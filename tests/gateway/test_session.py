@@ -16,6 +16,7 @@ import pytest
 from services.gateway import link as link_module
 from services.gateway import tokens as tokens_module
 from services.gateway.access import Credentials, asked, open_link
+from services.gateway.inbox import Inbox
 from services.gateway.link import Received
 from services.gateway.main import venue_of
 from services.gateway.protocol import oa
@@ -40,8 +41,8 @@ BOTH = (EURO, GOLD)
 @asynccontextmanager
 async def a_session(
     venue: RunningVenue, folder: Path, *symbols: str, who: Credentials | None = None
-) -> AsyncIterator[tuple[Session, asyncio.Queue[Received]]]:
-    inbox: asyncio.Queue[Received] = asyncio.Queue()
+) -> AsyncIterator[tuple[Session, Inbox[Received]]]:
+    inbox: Inbox[Received] = Inbox()
     who = who or credentials_of(venue.ready, folder / "tokens")
     link = await open_link(address_of(venue.ready), who, inbox)
     try:
