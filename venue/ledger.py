@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -176,23 +175,23 @@ class Ledger:
         milliseconds, the last one open (null) if it still does.
         """
         time_ms = self.mark("time_ms")
-        positions = [_plain(position) for position in self._since(Position, since)]
+        positions = self._plain(Position, since)
         for position in positions:
             changes = reversed(self.of_position(StopChange, position["position_id"]))
             position["unprotected"] = list(unprotected_spans(position, changes))
         return {
             "revision": self.revision,
             "time_ms": None if time_ms is None else int(time_ms),
-            "orders": [_plain(order) for order in self._since(Order, since)],
-            "deals": [_plain(deal) for deal in self._since(Deal, since)],
+            "orders": self._plain(Order, since),
+            "deals": self._plain(Deal, since),
             "positions": positions,
-            "balance_changes": [_plain(change) for change in self._since(BalanceChange, since)],
-            "refusals": [_plain(refusal) for refusal in self._since(Refusal, since)],
+            "balance_changes": self._plain(BalanceChange, since),
+            "refusals": self._plain(Refusal, since),
         }
 
-    def _since(self, kind: type[RecordT], since: int) -> list[RecordT]:
+    def _plain(self, kind: type[Record], since: int) -> list[dict[str, Any]]:
         query = "SELECT body FROM records WHERE book = ? AND revision > ? ORDER BY id"
-        return self._read(kind, query, kind.__name__, since)
+        return [orjson.loads(body) for (body,) in self._db.execute(query, (kind.__name__, since))]
 
     def _read(self, kind: type[RecordT], query: str, *values: str | int) -> list[RecordT]:
         return [_record(kind, body) for (body,) in self._db.execute(query, values)]
@@ -212,10 +211,6 @@ def unprotected_spans(
             since = change.at_ms
     if since is not None:
         yield since, position["closed_ms"]
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _row(record: Record, revision: int) -> tuple[str, int, int, int, int | None, int, str]:

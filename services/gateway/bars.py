@@ -58,7 +58,9 @@ class SliceAssembler:
             return False
         self._forming[bar.symbol] = bar
         if forming is None:
-            self._find_oldest()
+            close_ms = bar.open_time_ms + BAR_MS
+            if self._oldest_close_ms is None or close_ms < self._oldest_close_ms:
+                self._oldest_close_ms = close_ms
         elif bar.open_time_ms > forming.open_time_ms:
             self._close(forming)
         return True
@@ -115,7 +117,8 @@ class SliceAssembler:
             self._previous_close = {bar.symbol: bar.close for bar in bars}
             self._done_ms = at
             complete.append(Slice(at, bars))
-        self._find_oldest()
+        if complete:
+            self._find_oldest()
         return complete
 
     def _find_oldest(self) -> None:

@@ -236,7 +236,7 @@ def _slice_meta(book: str, one: Slice) -> Meta:
 def _bars_of(
     one: Slice, meta: Meta, contracts: dict[str, Contract], account_id: str, *, live: bool
 ) -> list[Output]:
-    open_time, size = streams.from_milliseconds(one.open_time_ms), len(one.bars)
+    open_time, close_ms, size = streams.from_milliseconds(one.open_time_ms), one.close_ms, len(one.bars)
     outputs = []
     for index, bar in enumerate(one.bars):
         digits = contracts[bar.symbol].digits
@@ -255,7 +255,7 @@ def _bars_of(
             slice_size=size,
             account_id=account_id,
         )
-        outputs.append(Output(message, f"{one.close_ms}-{index}"))
+        outputs.append(Output(message, f"{close_ms}-{index}"))
     return outputs
 
 

@@ -75,6 +75,7 @@ class Link:
         # other clients of the account have ids too, and the venue shows us their events: ours are our own
         self._id_prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._heard_s = self._sent_s = monotonic_s()
+        self._has_heard = False  # since it was last looked
         self.ended = asyncio.Event()
         self.why_ended = ""
 
@@ -183,6 +184,8 @@ class Link:
         """Send heartbeats and watch for silence until the connection ends."""
         while not self.ended.is_set():
             now = monotonic_s()
+            if self._has_heard:
+                self._heard_s, self._has_heard = now, False
             if now - self._heard_s > SILENCE_S:
                 self.abort(f"nothing heard for {SILENCE_S:.0f} s")
             elif now - self._sent_s >= HEARTBEAT_S:
@@ -192,7 +195,7 @@ class Link:
     # --- in -------------------------------------------------------------------------------------
 
     def _on_message(self, content: bytes) -> None:
-        self._heard_s = monotonic_s()
+        self._has_heard = True
         envelope = common.ProtoMessage()
         try:
             envelope.ParseFromString(content)

@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
+from functools import cache
 
 from shared.contracts import POINTS_PER_UNIT, Contract
 from shared.errors import InputError, MeshError
@@ -95,7 +96,12 @@ def next_status(status: Status | None, event: ExecutionKind) -> Status:
 
 def our_label(book: str, label: str) -> str | None:
     """Return the client order id that a position's or order's label holds, or None: not ours."""
-    return label if re.fullmatch(rf"TG-{book}-\d{{8}}T\d{{4}}-.+", label) else None
+    return label if _labels_of(book).fullmatch(label) else None
+
+
+@cache
+def _labels_of(book: str) -> re.Pattern[str]:
+    return re.compile(rf"TG-{book}-\d{{8}}T\d{{4}}-.+")
 
 
 def relative_points(distance: Decimal, contract: Contract) -> int:

@@ -38,7 +38,7 @@ class Silence:
         if is_last:
             return Step.NOTHING
         self._since_s[symbol] = now_s
-        return self._steps.pop(symbol, Step.NOTHING)
+        return self._steps.pop(symbol, Step.NOTHING) if self._steps else Step.NOTHING
 
     def restart(self) -> None:
         """Begin to count anew, on a new connection; how far a symbol had come is kept."""

@@ -28,14 +28,15 @@ class VenueTime:
         """Take a stamp of the venue that came in at a moment of the machine."""
         if at_ms > self._newest_ms:
             self._newest_ms = at_ms
+        if not self.speed:
+            return
         lead_ms = at_ms - monotonic_s * 1000 * self.speed
         while self._leads and self._leads[-1][1] <= lead_ms:
             self._leads.pop()
         self._leads.append((monotonic_s, lead_ms))
         while self._leads[0][0] < monotonic_s - WINDOW_S:
             self._leads.popleft()
-        if self.speed:
-            self._note_delay((self._leads[0][1] - lead_ms) / 1000 / self.speed, monotonic_s)
+        self._note_delay((self._leads[0][1] - lead_ms) / 1000 / self.speed, monotonic_s)
 
     def _note_delay(self, delay_s: float, monotonic_s: float) -> None:
         if delay_s <= DELAY_MAX_S and delay_s >= self.quote_delay_s(monotonic_s):
@@ -49,8 +50,6 @@ class VenueTime:
     def now_ms(self, monotonic_s: float) -> int:
         """Return the venue's time in ms; 0 before the first stamp."""
         if not self._leads:
-            return 0
-        if not self.speed:
             return self._newest_ms
         return round(self._leads[0][1] + monotonic_s * 1000 * self.speed)
 
