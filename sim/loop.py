@@ -268,8 +268,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Keep it off."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what nobody caught."""
-        self.errors.append(context)
+        """Keep what nobody caught; not what comes of a task that is thrown away when all is over."""
+        if not self._closed:
+            self.errors.append(context)
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing is kept of them."""

@@ -42,6 +42,7 @@ class SparseStore(BarStore):
         self._often = quoted_often
         self.played: dict[int, list[Spot]] = {}  # the quotes of those that were played
         self._spread = {s: ticks * tick_points(CONTRACTS[s]) for s, ticks in _SPREAD_TICKS.items()}
+        self._by_open: dict[tuple[str, int], Bar | None] = {}  # those that were asked for one by one
         self._first_ms = {symbol: 40 + 70 * rank for rank, symbol in enumerate(CONTRACTS)}
 
     def _path(self, series: BarSeries, index: int) -> QuotePath:
@@ -54,9 +55,12 @@ class SparseStore(BarStore):
         return QuotePath([first_ms + ms for ms in _QUOTE_MS], bids, [bid + spread for bid in bids])
 
     def bar(self, symbol: str, open_ms: int) -> Bar | None:
-        """Return one bar by its open."""
-        found = self.bars(symbol, open_ms, open_ms + 1)
-        return found[0] if found else None
+        """Return one bar by its open; it is made once for all who ask."""
+        place = symbol, open_ms
+        if place not in self._by_open:
+            found = self.bars(symbol, open_ms, open_ms + 1)
+            self._by_open[place] = found[0] if found else None
+        return self._by_open[place]
 
 
 class SparsePlayback(Playback):
