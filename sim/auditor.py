@@ -189,6 +189,9 @@ class Auditor:
             self._find(Rule.CONTROL, "an order left while the halt file was there")
 
     def _check_in_time(self, label: str) -> None:
+        """Nothing leaves after it expired; while the venue is silent nobody can know its time."""
+        if self._world.loop.now_s <= self._world.venue.silent_until_s:
+            return
         for _, order in self._read(streams.ORDERS, m.OrderRequested):
             if order.client_order_id == label:
                 if streams.milliseconds(order.valid_until) <= self._world.venue.exchange.now_ms:
@@ -343,12 +346,15 @@ class Auditor:
                     self._find(Rule.TWO_POSITIONS, f"{symbol} at {since_ms}")
 
     def _judge_decisions(self) -> None:
-        """Every signal that asked for entry has exactly one outcome."""
-        outcomes = Counter(
-            entry.message.client_order_id
-            for entry in self._world.server.streams[streams.ORDERS.name].entries
-            if isinstance(entry.message, m.OrderRequested | m.EntryRefused)
-        )
+        """Every signal that asked for entry has exactly one outcome.
+
+        A refusal may stand before a request that was lost, obeyed, and written again.
+        """
+        requests = Counter(order.client_order_id for _, order in self._read(streams.ORDERS, m.OrderRequested))
+        refusals = Counter(entry.client_order_id for _, entry in self._read(streams.ORDERS, m.EntryRefused))
+        if self._world.server.times_back:
+            refusals = Counter({label: n for label, n in refusals.items() if label not in requests})
+        outcomes = requests + refusals
         for _, signal in self._read(streams.SIGNALS, m.SignalEmitted):
             if signal.verdict is m.Verdict.ALLOW:
                 label = f"{PREFIX}{signal.close_time:%Y%m%dT%H%M}-{signal.symbol}"

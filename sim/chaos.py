@@ -30,6 +30,7 @@ from sim.models import eager_bundle
 from sim.points import crash_points
 from sim.process import Fate, Process, Watch, copy_context_of_nobody
 from sim.server import Entry, MemoryServer
+from sim.services import SERVICES
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
 from sim.world import Cut, World
@@ -178,6 +179,8 @@ class Chaos:
                 self._quiet_s -= 1.0
                 await world.rest(1.0)
             await world.play_slice()
+        if not world.faults_fired and not world.venue.fired:
+            await self._have_one_fail()
         await self._play_until_there_are_orders()
         self._make_peace()
         until_s = world.loop.now_s + SETTLE_S
@@ -192,6 +195,11 @@ class Chaos:
                 break
         world.faults_fired += len(world.venue.fired)
         self.findings += self.auditor.judge()
+
+    async def _have_one_fail(self) -> None:
+        """Let a service die where no fault has come to anything: a schedule without one proves nothing."""
+        self.strike(Fault(FaultKind.DIE, 0, service=SERVICES[self._schedule.seed % len(SERVICES)]))
+        await self._world.play_slice()
 
     async def _play_until_there_are_orders(self) -> None:
         """Play on, a bounded number of slices, where stops and outages have left too few orders."""

@@ -8,7 +8,7 @@ it can do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -91,6 +91,9 @@ class Wire:
     sent_until_s: float = 0.0  # when the last frame of each direction arrives: the order is kept
     told_until_s: float = 0.0
     begun: bytes = b""  # of a frame that the venue has not written to its end
+    arrived: deque[bytes] = field(
+        default_factory=deque
+    )  # frames that the gateway has not taken yet, in order
     context: Context = field(init=False)  # what is given to the process runs in its name
 
     def __post_init__(self) -> None:
@@ -119,7 +122,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Carry the venue's bytes to the gateway, frame by frame."""
         data = self.begun + data
-        at, size, frames = 0, len(data), deque[bytes]()
+        at, size, frames = 0, len(data), list[bytes]()
         while at + 4 <= size and (end := at + 4 + int.from_bytes(data[at : at + 4], "big")) <= size:
             frames.append(data[at + 4 : end])
             at = end
@@ -128,14 +131,15 @@ class Wire:
             self.told_until_s = self.venue.arrival_s(self.told_until_s)
             self.venue.loop.call_at(self.told_until_s, self.give, frames, context=self.context)
 
-    def give(self, frames: deque[bytes]) -> None:
+    def give(self, frames: Sequence[bytes] = ()) -> None:
         """Hand frames to the link one by one, if there is still somebody; if it stands still, later."""
+        self.arrived.extend(frames)
         try:
-            while frames and self.is_open and not self.process.is_dead:
+            while self.arrived and self.is_open and not self.process.is_dead:
                 if self.process.is_stopped:
-                    self.venue.loop.call_soon(self.give, frames, context=self.context)
+                    self.venue.loop.call_soon(self.give, context=self.context)
                     return
-                self._give(frames.popleft())
+                self._give(self.arrived.popleft())
         except DiedError:
             return
 

@@ -2,8 +2,9 @@
 
 A lost order request has its full text in the journal, because it is journalled before its first byte leaves.
 Its loss takes the executor's mark with it, so the executor reads the slice again. It decides it as before,
-and so writes the request again itself; or it has read the order's executions by then, and never decides a
-known id anew. Then, and not before, the request is written again from here.
+and so writes the request again itself. Or it has read the order's executions by then, and never decides a
+known id anew; or it refuses it, because a command or some of the executions are there again and others are
+not. Then, and not before, the request is written again from here: what was done stands in the streams.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from services.gateway.timing import Timing
 from shared import streams
 from shared.bus import BusUnavailableError, Output
 from shared.log import get_logger
-from shared.messages import CommandGiven, EntryRefused, Message, OrderRequested
+from shared.messages import CommandGiven, Message, OrderRequested
 from shared.streams import Stream, id_parts, milliseconds
 
 log = get_logger("gateway.recovery")
@@ -91,14 +92,14 @@ class Recovery:
         return True
 
     async def _restore_requests(self, missing: Mapping[str, OrderRequested]) -> dict[str, OrderRequested]:
-        """Write again what the executor has passed over; return what it has yet to come to."""
+        """Write again what the executor has passed over or refused; return what it has yet to come to."""
         if not missing:
             return {}
         decided_ms, _ = id_parts(await self._bus.mark("executor", streams.SIGNALS) or "0-0")
         there = {
             message.client_order_id
             for _, message in await self._bus.history(streams.ORDERS)
-            if isinstance(message, OrderRequested | EntryRefused)
+            if isinstance(message, OrderRequested)
         }
         later: dict[str, OrderRequested] = {}
         for label, request in missing.items():

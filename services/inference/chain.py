@@ -161,7 +161,7 @@ def _judge_symbol(
     if not (np.isfinite(columns).all() and np.isfinite(risk_actions).all()):
         opinion.detail = "Risk's columns or actions are not finite"
         return opinion
-    risk = decode_risk(risk_actions, features.alpha[DRAWDOWN], decoding)
+    risk = decode_risk(risk_actions, float(features.alpha[DRAWDOWN]), decoding)
     opinion.sl_mult, opinion.tp_mult, opinion.risk_knob = risk.sl_mult, risk.tp_mult, risk.knob
     if risk.risk_fraction is None:
         opinion.reason = RISK_BLOCKED

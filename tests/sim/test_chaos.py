@@ -13,6 +13,7 @@ from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs t
 import structlog
 
 from shared.log import silence
+from shared.messages import Command
 from sim.campaign import Part, failures_of, run_part, summary
 from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, shrink
 from sim.faults import SLICES_MIN, Fault, FaultKind, Schedule, draw
@@ -41,6 +42,57 @@ def test_no_schedule_breaks_a_rule(block: int) -> None:
     assert part.schedules == SEEDS_A_BLOCK
     assert part.slices >= SLICES_MIN * SEEDS_A_BLOCK
     assert part.orders >= ORDERS_MIN * SEEDS_A_BLOCK
+
+
+WHAT_FAILED_ONCE = {
+    "a request was lost with Redis, and refused when it was decided again": Schedule(
+        5027,
+        2,
+        ("notifier",),
+        (
+            Fault(FaultKind.COMMAND, 8, 0.06, detail=Command.PAUSE),
+            Fault(FaultKind.REDIS_OLDER, 8, 0.71, seconds=1.958),
+        ),
+    ),
+    "what came while a gateway stood still was handed over out of order": Schedule(
+        9166,
+        3,
+        (),
+        (
+            Fault(FaultKind.PAUSE, 16, 0.168, service="gateway", seconds=3.629),
+            Fault(
+                FaultKind.PAUSE_AT,
+                31,
+                service="gateway",
+                point="gateway link.receive ProtoOASpotEvent:after",
+                seconds=0.462,
+            ),
+        ),
+    ),
+    "time went on at a venue that said nothing of it": Schedule(
+        2027,
+        1,
+        ("features",),
+        (
+            Fault(FaultKind.PAUSE, 6, 0.262, service="gateway", seconds=4.316),
+            Fault(FaultKind.SILENCE, 17, 0.173, seconds=3.037),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", WHAT_FAILED_ONCE.values(), ids=WHAT_FAILED_ONCE.keys())
+def test_what_failed_once_does_not_fail_again(schedule: Schedule) -> None:
+    """Rare: one or two in ten thousand found each of these."""
+    assert run_schedule(schedule).findings == []
+
+
+def test_a_schedule_whose_faults_do_not_come_to_it_has_one_all_the_same() -> None:
+    """It would prove nothing."""
+    never = Fault(FaultKind.DIE_AT, 0, point="gateway link.receive ProtoOASpotEvent:after", nth=1_000_000)
+    outcome = run_schedule(Schedule(1, 0, (), (never,)))
+    assert outcome.faults_fired == 1
+    assert outcome.findings == []
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
