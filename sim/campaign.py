@@ -76,7 +76,7 @@ def warm_up() -> None:
         setting_of(market)
     gc.collect()
     gc.freeze()  # what is there now stays, and need not be looked through again and again
-    gc.disable()  # a schedule leaves little behind; it is looked for now and then
+    gc.disable()  # what a schedule leaves is looked for when it is over
 
 
 def run_campaign(

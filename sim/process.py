@@ -128,15 +128,15 @@ class Door:
             if ismethod(found) or method in _CONSTANTS:
                 setattr(self, method, found)
             return found
-        process = self._process
-        points = _points_of(process.service, f"{self._name}.{method}")
+        process, effect = self._process, f"{self._name}.{method}"
+        points = _points_of(process.service, effect)
 
         def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:  # noqa: ANN401
             caller = sys._getframe(1)
             try:
                 before, after = points[caller.f_code]
             except KeyError:
-                before, after = _sides_of(process.service, caller, f"{self._name}.{method}")
+                before, after = _sides_of(process.service, caller, effect)
                 points[caller.f_code] = before, after
             return _passed(process, before, after, found, args, kwargs)
 
