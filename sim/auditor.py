@@ -546,6 +546,5 @@ class Auditor:
         """Yield the executions that people have yet to be told of."""
         posted = {*self._world.outside.webhook.posted, *self._world.outside.spare.posted}
         for _, execution in self._read(streams.EXECUTIONS, m.ExecutionReported):
-            card = card_of(execution, book=BOOK)
-            if card is not None and card.message_id not in posted:
+            if str(execution.meta.message_id) not in posted and card_of(execution, book=BOOK):
                 yield f"{execution.client_order_id} {execution.kind}"
