@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
@@ -29,7 +29,7 @@ from sim.market import SparseStore, sparse_market
 from sim.models import eager_bundle
 from sim.points import crash_points
 from sim.process import Fate, Process, Watch, copy_context_of_nobody
-from sim.server import Entry, MemoryServer
+from sim.server import Entry, MemoryServer, Write
 from sim.services import SERVICES
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
@@ -163,11 +163,13 @@ class Chaos:
         self._schedule = schedule
         self._at_points: dict[str, list[tuple[int, Fault]]] = {}  # passes left, then what happens
         self._quiet_s = 0.0  # for so long nothing is quoted
+        self._commands: list[Fault] = []  # to be given with the next order that is asked for
         self.auditor = Auditor(world)
         self.passed: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.findings: list[Finding] = []
         world.watch = Watch(self.passed, self._at_points, self._fate)
+        world.server.on_commit.append(self._command_first)
         world.server.remembers = any(fault.kind is FaultKind.REDIS_OLDER for fault in schedule.faults)
 
     async def play(self, world: World) -> None:
@@ -361,6 +363,18 @@ class Chaos:
         self._world.server.add(streams.COMMANDS.name, Entry("*", given))
         self._world.fired(f"{fault.kind} {fault.detail}")
 
+    def keep_command(self, fault: Fault) -> None:
+        """Wait for an order to be asked for: the command comes behind it, and is read before it."""
+        self._commands.append(fault)
+
+    def _command_first(self, write: Write) -> None:
+        if self._commands and any(isinstance(output.message, OrderRequested) for output in write.outputs):
+            stop = self._commands.pop()
+            self.command(stop)
+            self._later(
+                stop.seconds, partial(self.command, Fault(FaultKind.COMMAND, 0, detail=Command.RESUME))
+            )
+
     def _clear_the_way(self) -> None:
         """Let the operator have it trade again, and who traded by hand close that: there are to be orders."""
         self.command(Fault(FaultKind.COMMAND, 0, detail=Command.RESUME))
@@ -427,8 +441,10 @@ class Chaos:
         world, venue = self._world, self._world.venue
         world.has_peace = True
         self._at_points.clear()
+        self._commands.clear()
         world.cuts.clear()
         venue.tricks.clear()
+        venue.untold.clear()
         venue.cuts.clear()
         venue.protections.clear()
         venue.refusals = venue.errors = 0
@@ -495,6 +511,7 @@ _HAPPENINGS: dict[FaultKind, Callable[[Chaos, Fault], None]] = {
     FaultKind.LATE_PROTECTION: Chaos.load_venue,
     FaultKind.CLOCK_STEP: Chaos.step_clock,
     FaultKind.COMMAND: Chaos.command,
+    FaultKind.COMMAND_FIRST: Chaos.keep_command,
     FaultKind.HALT_FILE: Chaos.halt,
     FaultKind.GARBAGE: Chaos.litter,
     FaultKind.WEBHOOK_AWAY: Chaos.mute_webhook,

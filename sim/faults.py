@@ -47,6 +47,7 @@ class FaultKind(StrEnum):
     LATE_PROTECTION = "the venue sets a stop late"
     CLOCK_STEP = "the wall clock is stepped"
     COMMAND = "the operator commands"
+    COMMAND_FIRST = "with the next order that is asked for the operator commands"
     HALT_FILE = "the halt file is there"
     GARBAGE = "somebody writes garbage"
     WEBHOOK_AWAY = "the webhook does not answer"
@@ -97,6 +98,7 @@ def draw(seed: int, markets: int) -> Schedule:
     point = points[seed % len(points)]
     faults = [*_death_at(point, rng), *(_any(rng) for _ in range(rng.randint(*FAULTS_MORE)))]
     faults += [_resumption(f, rng) for f in faults if f.kind is FaultKind.COMMAND and rng.random() < 0.8]
+    faults += [_death_meanwhile(f, rng) for f in faults if f.kind is FaultKind.WEBHOOK_AWAY]
     twins = tuple(service for service in SERVICES if rng.random() < TWINS_CHANCE)
     ordered = sorted(faults, key=lambda fault: (fault.slice, fault.after_s))
     return Schedule(seed, rng.randrange(markets), twins, tuple(ordered))
@@ -117,6 +119,12 @@ def _resumption(stop: Fault, rng: random.Random) -> Fault:
     """Return the command that lifts a stop some slices later."""
     at = min(stop.slice + rng.randint(1, 4), SLICES_MIN - 2)
     return Fault(FaultKind.COMMAND, at, rng.uniform(0, 0.4), detail=Command.RESUME)
+
+
+def _death_meanwhile(away: Fault, rng: random.Random) -> Fault:
+    """Return the death of a notifier that has something to post and cannot."""
+    after_s = away.after_s + rng.random() * away.seconds
+    return Fault(FaultKind.DIE, away.slice, after_s, service="notifier", nth=rng.randint(1, 4))
 
 
 def _seconds(rng: random.Random) -> float:
@@ -205,6 +213,8 @@ def _any(rng: random.Random) -> Fault:
             detail = rng.choice(list(Cut))
         case FaultKind.COMMAND:
             detail = rng.choice(list(Command))
+        case FaultKind.COMMAND_FIRST:
+            detail = rng.choice(STOPS)
         case FaultKind.BY_HAND:
             detail = rng.choice(HANDS)
         case FaultKind.CLOCK_STEP:
@@ -214,6 +224,7 @@ def _any(rng: random.Random) -> Fault:
     return Fault(kind, at, after_s, service, point, rng.randint(1, 4), seconds, detail)
 
 
+STOPS = (Command.PAUSE, Command.FLATTEN, Command.HALT)
 HANDS = ("opens a position of its own", "closes one of ours", "takes a stop away")
 _OF_A_SERVICE = frozenset(
     {FaultKind.DIE_AT, FaultKind.DIE, FaultKind.STOP, FaultKind.PAUSE_AT, FaultKind.PAUSE}
@@ -225,13 +236,13 @@ _WEIGHTS = dict.fromkeys(FaultKind, 2) | {
     FaultKind.PAUSE_AT: 3,
     FaultKind.PAUSE: 4,
     FaultKind.REDIS_OLDER: 4,
-    FaultKind.TRICK: 5,
+    FaultKind.TRICK: 6,
     FaultKind.COMMAND: 3,
+    FaultKind.COMMAND_FIRST: 3,
     FaultKind.REDIS_CUT: 3,
     FaultKind.REDIS_MUTE: 3,
     FaultKind.CLOCK_STEP: 1,
     FaultKind.HALT_FILE: 1,
-    FaultKind.WEBHOOK_AWAY: 1,
     FaultKind.GARBAGE: 1,
     FaultKind.GRANT_VOID: 1,
     FaultKind.NEWS: 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from venue.book import SYMBOLS
 
 BOOK = "sim"
 RECONNECT_FIRST_S = 0.5  # shorter than live, so that a schedule has more than one connection
+WEBHOOK_ANSWER_S = 2.0  # so long an answer is waited for; shorter than live too
 HISTORY_SPARE = 4  # every symbol has every bar
 
 _COMMON: dict[str, Any] = {"book": BOOK, "symbols": SYMBOLS}
@@ -74,6 +76,7 @@ class Webhook:
     async def post(self, cards: Sequence[Card], *, note: str = "") -> None:
         """Take a post."""
         if not self.is_up:
+            await asyncio.sleep(WEBHOOK_ANSWER_S)
             raise UnavailableError("the webhook does not answer")
         self.posted += [card.message_id for card in cards]
 

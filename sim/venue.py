@@ -65,6 +65,7 @@ class Trick(StrEnum):
     """What may happen to what the venue says of an order."""
 
     LOSE = "lose"
+    LOSE_ALL = "lose all"  # that it is accepted, filled and protected
     DELAY = "delay"
     DOUBLE = "double"
     SWAP = "swap"  # it comes after the next one
@@ -210,6 +211,7 @@ class SimVenue:
         self.is_reachable = True
         self.silent_until_s = 0.0
         self.tricks: deque[tuple[Trick, float]] = deque()  # on the next executions; the number is the delay
+        self.untold: set[int] = set()  # numbers of positions of which nothing is told until they are closed
         self.cuts: deque[Cut] = deque()  # at the next orders
         self.refusals = 0  # of the next orders
         self.errors = 0  # instead of answers to the next requests that are not about orders
@@ -384,7 +386,7 @@ class SimVenue:
         held, self._held = self._held, None
         trick, delay_s = self._trick(execution)
         match trick:
-            case Trick.LOSE:
+            case Trick.LOSE | Trick.LOSE_ALL:
                 pass
             case Trick.DELAY:
                 self.loop.call_later(delay_s, self._tell_late, execution, context=copy_context_of_nobody())
@@ -400,10 +402,16 @@ class SimVenue:
             self._tell(held)
 
     def _trick(self, execution: Execution) -> tuple[Trick | None, float]:
-        if not self.tricks or execution.order.closing:
+        order = execution.order
+        is_end = order.closing and execution.kind is ExecutionKind.FILLED
+        if order.position_id in self.untold and not is_end:
+            return Trick.LOSE, 0.0
+        if not self.tricks or order.closing:
             return None, 0.0
         trick, delay_s = self.tricks.popleft()
-        self.fired.append(f"{execution.kind} of {execution.order.client_order_id}: {trick}")
+        if trick is Trick.LOSE_ALL:
+            self.untold.add(order.position_id)
+        self.fired.append(f"{execution.kind} of {order.client_order_id}: {trick}")
         return trick, delay_s
 
     def _tell_late(self, execution: Execution) -> None:
