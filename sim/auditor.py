@@ -63,6 +63,7 @@ class Rule(StrEnum):
     CONTROL = "a stop was not obeyed"
     TOLD = "an alert was lost"
     POINT = "a crash point is not in the list"
+    UNCAUGHT = "an error that nobody caught"
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,8 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
             world.run(chaos.play)
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
-        findings = [*problem, *chaos.unlisted(), *chaos.findings]
+        uncaught = [Finding(Rule.UNCAUGHT, text) for text in world.loop.errors]
+        findings = [*problem, *chaos.unlisted(), *uncaught, *chaos.findings]
     world.forget()
     return Outcome(
         schedule,

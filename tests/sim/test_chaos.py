@@ -14,9 +14,11 @@ import structlog
 
 from shared.log import silence
 from shared.messages import Command
+from sim.auditor import Rule
 from sim.campaign import Part, failures_of, run_part, summary
 from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, shrink
 from sim.faults import SLICES_MIN, Fault, FaultKind, Schedule, draw
+from sim.loop import VirtualClock
 from sim.mutations import MUTATIONS, Mutation
 from sim.points import crash_points
 
@@ -93,6 +95,14 @@ def test_a_schedule_whose_faults_do_not_come_to_it_has_one_all_the_same() -> Non
     outcome = run_schedule(Schedule(1, 0, (), (never,)))
     assert outcome.faults_fired == 1
     assert outcome.findings == []
+
+
+def test_an_error_that_nobody_catches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have gone by, in a callback that no task waits for."""
+    monkeypatch.setattr(VirtualClock, "step_wall", lambda *_: 1 / 0)
+    outcome = run_schedule(Schedule(1, 0, (), (Fault(FaultKind.CLOCK_STEP, 3, 0.1),)))
+    assert [finding.rule for finding in outcome.findings] == [Rule.UNCAUGHT]
+    assert "ZeroDivisionError" in outcome.findings[0].text
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
