@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 
 KEPT = 1_000
@@ -12,18 +13,18 @@ class Samples:
     """The last thousand durations, in seconds."""
 
     def __init__(self) -> None:
-        self._kept_s: deque[float] = deque(maxlen=KEPT)
-        self._ordered_s: list[float] = []  # the same, once they are asked for
+        self._kept_s: deque[float] = deque()  # in the order they came
+        self._ordered_s: list[float] = []  # the same, from the shortest on
 
     def add(self, took_s: float) -> None:
         """Take one more; the oldest goes."""
-        self._kept_s.append(took_s)
-        self._ordered_s = []
+        kept, ordered = self._kept_s, self._ordered_s
+        if len(kept) == KEPT:
+            del ordered[bisect_left(ordered, kept.popleft())]
+        kept.append(took_s)
+        insort(ordered, took_s)
 
     def percentile_ms(self, share: float) -> float | None:
         """Return the nearest-rank percentile in milliseconds; None while there is nothing."""
-        if not self._kept_s:
-            return None
-        if not self._ordered_s:
-            self._ordered_s = sorted(self._kept_s)
-        return round(1000 * self._ordered_s[math.ceil(share * len(self._ordered_s)) - 1], 3)
+        ordered = self._ordered_s
+        return round(1000 * ordered[math.ceil(share * len(ordered)) - 1], 3) if ordered else None
