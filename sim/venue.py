@@ -173,7 +173,7 @@ class SimVenue:
     ) -> None:
         self.loop = loop
         self.wires: dict[Connection, Wire] = {}
-        self.ledger = Ledger(folder)
+        self.ledger = Ledger(None)  # the venue outlives all that is played here
         self.protections: deque[int | None] = deque()  # how late the next ones are set; None: never
         terms = Terms(contracts=CONTRACTS)
         self.matching = Matching(terms, protection_delay_ms=self._protection_delay_ms)

@@ -116,7 +116,7 @@ class World:
             store: the market.
             start_slice: number of the slice that is forming at the beginning.
             bundle: the models.
-            folder: of this world alone; the journal and the venue's books are in it.
+            folder: of this world alone; the journal is in it.
             base: what the server holds at the beginning.
             instances: how many of a service run side by side; one if it is not named.
             policy: of the executor's settings, those that are not the defaults.

@@ -55,13 +55,14 @@ RecordT = TypeVar("RecordT", bound=Record)
 class Ledger:
     """The books of one venue, held by one process."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open or make the books in `folder`.
+    def __init__(self, folder: Path | None) -> None:
+        """Open or make the books in `folder`; None: books in memory, which end with the process.
 
         Raises:
             UnavailableError: another process holds them.
         """
-        self._db = sqlite3.connect(folder / LEDGER_NAME, isolation_level=None, timeout=2)
+        path = ":memory:" if folder is None else folder / LEDGER_NAME
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=2)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -109,8 +110,8 @@ class Ledger:
             return
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(_UPSERT, rows.values())
-        self._db.execute(_SET_MARK, ("revision", str(self._revision + 1)))
-        self._db.execute(_SET_MARK, ("time_ms", str(now_ms)))
+        marks = (("revision", str(self._revision + 1)), ("time_ms", str(now_ms)))
+        self._db.executemany(_SET_MARK, marks)
         self._db.execute("COMMIT")
         self._revision += 1
 
