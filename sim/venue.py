@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from sim.loop import OWNER, VirtualLoop
 from sim.market import SparsePlayback, SparseStore
 from sim.process import DiedError, Process, Side, copy_context_of_nobody
 from venue.account_answers import trader_of
+from venue.bars import Bar
 from venue.book import CONTRACTS
 from venue.connection import Connection, Lobby
 from venue.credentials import (
@@ -44,8 +45,9 @@ from venue.faults import Fault, Faults
 from venue.incidents import Incidents
 from venue.ledger import Ledger
 from venue.matching import Matching
+from venue.periods import Period
 from venue.playback import Spot
-from venue.protocol import common, messages, model
+from venue.protocol import Packet, common, messages, model
 from venue.records import Execution, ExecutionKind, OrderStatus, RefusedError
 from venue.session import Floor, Session
 from venue.session_answers import ANSWERS
@@ -57,6 +59,7 @@ TOKENS = ("sim-access", "sim-refresh")  # the log hides them, so they are no com
 ACCOUNT_ID = 40_000_001
 WAY_S = 0.002  # of a frame, one way
 REQUESTS_PER_S, HISTORY_PER_S = 50, 5
+QUOTES_KEPT = 16_384  # on their way to a gateway, some 1 kB each
 
 Books = Callable[[Execution], None]
 
@@ -376,8 +379,7 @@ class SimVenue:
             if stamped is not None:
                 bars = self.exchange.playback.forming_bars(spot, session.bars.get(spot.symbol, ()))
                 number = self._directory.symbol_ids[spot.symbol]
-                event = spot_event(ACCOUNT_ID, number, spot, bars, with_stamp=stamped)
-                session.send(event)
+                session.outbox.send(_quote(number, spot, tuple(bars.items()), with_stamp=stamped))
 
     def on_execution(self, execution: Execution) -> None:
         """Note an execution, and tell it as the faults have it."""
@@ -509,6 +511,13 @@ NEWS = ("symbol", "trader", "margin", "trailing", "call")
 
 def _name_of(payload_type: int) -> str:
     return str(TYPES[payload_type].DESCRIPTOR.name)
+
+
+@lru_cache(maxsize=QUOTES_KEPT)
+def _quote(number: int, spot: Spot, bars: tuple[tuple[Period, Bar], ...], *, with_stamp: bool) -> Packet:
+    """Return a quote on its way; every schedule that plays the market has the same ones."""
+    event = spot_event(ACCOUNT_ID, number, spot, dict(bars), with_stamp=with_stamp)
+    return Packet(event, symbol=spot.symbol)
 
 
 @cache
