@@ -77,10 +77,7 @@ class _Call(TimerHandle):
         self._args = args
         self._context = context
         self._cancelled = False
-        try:
-            self.owner = context[OWNER]
-        except KeyError:
-            self.owner = None
+        self.owner = context.get(OWNER)
 
     def cancel(self) -> None:
         """Have it not run; what it holds is let go."""
@@ -210,7 +207,11 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> TimerHandle:
         """Run a callback after so many virtual seconds."""
-        return self.call_at(self.now_s + delay, callback, *args, context=context)
+        when = self.now_s + delay
+        timer = _Call(when, callback, args, copy_context() if context is None else context)
+        self._arrivals += 1
+        heappush(self._timers, (when, self._arrivals, timer))
+        return timer
 
     def call_at(
         self,
