@@ -60,7 +60,7 @@ OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
 class _Call(TimerHandle):
     """A callback of a process, at once or at a time; lighter than asyncio's own."""
 
-    __slots__ = ("owner",)
+    __slots__ = ()
     _scheduled = False
     _repr = None
     _source_traceback = None
@@ -77,7 +77,6 @@ class _Call(TimerHandle):
         self._args = args
         self._context = context
         self._cancelled = False
-        self.owner = context.get(OWNER)
 
     def cancel(self) -> None:
         """Have it not run; what it holds is let go."""
@@ -132,13 +131,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 raise InvariantError("every task waits for what will never happen")
             if timers[0][0] > self.now_s:
                 self.now_s = timers[0][0]
-        while timers and timers[0][0] <= self.now_s:
-            self._ready.append(heappop(timers)[2])
-        calls, self._ready = self._ready, []
+        calls, self._ready, now_s = self._ready, [], self.now_s
+        while timers and timers[0][0] <= now_s:
+            calls.append(heappop(timers)[2])
         for call in calls:
             if call._cancelled:
                 continue
-            owner = call.owner
+            owner = call._context.get(OWNER)
             if owner is not None and owner.is_stopped:
                 owner.parked.append(call)
                 continue
