@@ -24,6 +24,17 @@ def test_old_samples_are_forgotten() -> None:
     assert samples.percentile_ms(1.0) == 1.0
 
 
+def test_what_goes_is_the_oldest_of_equals() -> None:
+    """Durations repeat: each that is too many takes one of its like away, no more and no less."""
+    samples, took_s = Samples(), [(number * number % 37) / 1000 for number in range(3 * KEPT + 7)]
+    for each in took_s:
+        samples.add(each)
+    kept = sorted(took_s[-KEPT:])
+    for share in (0.01, 0.25, 0.5, 0.75, 0.99, 1.0):
+        expected = round(1000 * kept[round(share * KEPT) - 1], 3)
+        assert samples.percentile_ms(share) == expected
+
+
 def test_nothing_has_no_percentile() -> None:
     """No number is better than a zero that was not measured."""
     assert Samples().percentile_ms(0.5) is None
