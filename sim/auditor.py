@@ -94,6 +94,7 @@ class Auditor:
         self._bare: dict[int, tuple[str, float]] = {}  # position -> label, seconds that somebody could act
         self._is_sampling = False
         self._ours: dict[int, str] = {}  # position -> label
+        self._closed: set[str] = set()  # labels of ours that the venue has closed
         self._foreign: set[int] = set()
         self._halted_since_s: float | None = None
         self._given: dict[tuple[int, int], m.Command] = {}  # all commands that ever stood on the streams
@@ -119,6 +120,8 @@ class Auditor:
             self._foreign.add(position.position_id)
             return
         self._ours[position.position_id] = position.label
+        if position.status is PositionStatus.CLOSED:
+            self._closed.add(position.label)
         is_bare = position.status is PositionStatus.OPEN and position.stop_points is None
         if not is_bare:
             self._bare.pop(position.position_id, None)
@@ -230,6 +233,15 @@ class Auditor:
         touches = name in ("ProtoOAClosePositionReq", "ProtoOAAmendPositionSLTPReq")
         if touches and request.positionId in self._foreign:
             self._find(Rule.FOREIGN, f"{name} of position {request.positionId}")
+
+    def under_way(self) -> Iterator[str]:
+        """Yield what the mesh has yet to do or tell of our positions: till then it is too early to judge."""
+        for label, _ in self._bare.values():
+            yield f"{label} has no stop"
+        executions = self._read(streams.EXECUTIONS, m.ExecutionReported)
+        told = {each.client_order_id for _, each in executions if each.kind is K.CLOSED}
+        for label in sorted(self._closed - told):
+            yield f"{label} is closed, and nobody was told"
 
     # --- at the end ---------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.market import SparseStore, sparse_market
 from sim.models import eager_bundle
 from sim.points import crash_points
-from sim.process import Fate, Process, Watch, copy_context_of_nobody
+from sim.process import DiedError, Fate, Process, Watch, copy_context_of_nobody
 from sim.server import Entry, MemoryServer, Write
 from sim.services import SERVICES
 from sim.venue import Cut as OrderCut
@@ -132,7 +132,8 @@ def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
             world.run(chaos.play)
         except InvariantError as error:
             problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
-        uncaught = [Finding(Rule.UNCAUGHT, text) for text in world.loop.errors]
+        errors = (each for each in world.loop.errors if not isinstance(each[1], DiedError))
+        uncaught = [Finding(Rule.UNCAUGHT, f"{message}: {error!r}") for message, error in errors]
         findings = [*problem, *chaos.unlisted(), *uncaught, *chaos.findings]
     world.forget()
     return Outcome(
@@ -474,7 +475,7 @@ class Chaos:
             if isinstance(entry.message, OrderRequested)
         }
         is_closed = requested <= last.keys() and not set(last.values()) & _OPEN
-        return is_closed and not any(self.auditor.untold())
+        return is_closed and not any(self.auditor.under_way()) and not any(self.auditor.untold())
 
 
 _OPEN = {

@@ -97,7 +97,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, _Call]] = []  # heap
         self._arrivals = 0
         self._stopping = self._running = self._closed = False
-        self.errors: list[str] = []  # what nobody has caught, in words
+        self.errors: list[tuple[str, BaseException | None]] = []  # what nobody has caught
         self.places = count(1)  # of futures, counted as they are first put into a set
 
     # --- running --------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught; not what comes of a task that is thrown away when all is over."""
         if not self._closed:
-            self.errors.append(f"{context['message']}: {context.get('exception')!r}")
+            self.errors.append((context["message"], context.get("exception")))
 
     async def shutdown_asyncgens(self) -> None:
         """Nothing is kept of them."""

@@ -17,7 +17,7 @@ from shared.messages import Command
 from sim.auditor import Rule
 from sim.campaign import Part, failures_of, run_part, summary
 from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, shrink
-from sim.faults import SLICES_MIN, Fault, FaultKind, Schedule, draw
+from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.loop import VirtualClock
 from sim.mutations import MUTATIONS, Mutation
 from sim.points import crash_points
@@ -46,6 +46,7 @@ def test_no_schedule_breaks_a_rule(block: int) -> None:
     assert part.orders >= ORDERS_MIN * SEEDS_A_BLOCK
 
 
+_PENDING_READ = "features shared.runtime.Runtime._handle_pending bus.read_new:before"
 WHAT_FAILED_ONCE = {
     "a request was lost with Redis, and refused when it was decided again": Schedule(
         5027,
@@ -78,6 +79,36 @@ WHAT_FAILED_ONCE = {
         (
             Fault(FaultKind.PAUSE, 6, 0.262, service="gateway", seconds=4.316),
             Fault(FaultKind.SILENCE, 17, 0.173, seconds=3.037),
+        ),
+    ),
+    "it was judged before the gateway that stood still could set a stop again": Schedule(
+        8642,
+        0,
+        ("inference", "notifier"),
+        (
+            Fault(FaultKind.NEWS, 5, 0.329, seconds=2.45, detail="symbol"),
+            Fault(
+                FaultKind.PAUSE_AT,
+                19,
+                service="gateway",
+                point="gateway services.gateway.outbox.Outbox._publish_first bus.publish:after",
+                nth=2,
+                seconds=2.027,
+            ),
+            Fault(FaultKind.PAUSE, 28, 0.5153, service="gateway", seconds=4.7326),
+            Fault(FaultKind.BY_HAND, 31, 0.2476, detail=HANDS[2]),
+        ),
+    ),
+    "it was judged before the gateway had told of a closing": Schedule(
+        9715,
+        3,
+        ("gateway",),
+        (
+            Fault(FaultKind.PAUSE_AT, 17, service="features", point=_PENDING_READ, seconds=0.10821),
+            Fault(FaultKind.PAUSE, 17, 0.393494, service="features", seconds=2.443330),
+            Fault(FaultKind.DIE, 19, 0.601702, service="notifier", nth=3),
+            Fault(FaultKind.DIE, 22, 0.036174, service="features"),
+            Fault(FaultKind.REDIS_OLDER, 42, 0.020656, seconds=2.0132),
         ),
     ),
 }
