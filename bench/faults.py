@@ -32,10 +32,10 @@ from shared.clock import monotonic_s
 from shared.messages import AccountReported, EventReported, ExecutionKind, ExecutionReported, OrderRequested
 from shared.streams import id_parts
 from sim.auditor import Auditor, Finding, Rule
-from sim.chaos import WARM_SLICES, WARM_UP_S
 from sim.market import SparseStore, sparse_market
 from sim.models import eager_bundle
 from sim.server import MemoryServer
+from sim.setting import WARM_SLICES, WARM_UP_S
 from sim.told import ToldBars
 from sim.venue import ACCOUNT_ID
 from sim.world import World

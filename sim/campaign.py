@@ -14,10 +14,12 @@ from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs t
 # isort: split
 from shared.log import silence
 from sim.auditor import Rule
-from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, run_seed, setting_of, shrink
+from sim.chaos import ORDERS_MIN
 from sim.faults import SLICES_MIN, draw
 from sim.mutations import MUTATIONS
 from sim.points import crash_points
+from sim.runner import run_schedule, run_seed, shrink
+from sim.setting import MARKETS, setting_of
 
 CHUNK = 10  # seeds that a worker takes at once
 SHRUNK_MAX = 5  # failing schedules that are shrunk and told; the others are named by their seed

@@ -1,36 +1,23 @@
-"""Runs schedules of faults over the mesh and has each one audited; a failing one is shrunk to its shortest.
-
-Every schedule plays at least fifty slices. What is shared between schedules: the warm-up of each market, once
-for a worker, and the market's columns (`sim/models.py`). Everything else runs anew each time.
-"""
+"""What goes wrong happens to a world: every kind of fault, in its time, and peace at the end."""
 
 from __future__ import annotations
 
-import gc
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs the reactor
 
 # isort: split
-from services.inference.bundle import Bundle
 from shared import streams
-from shared.errors import InvariantError
 from shared.messages import Command, CommandGiven, ExecutionKind, ExecutionReported, Meta, OrderRequested
 from sim.auditor import PREFIX, Auditor, Finding, Rule
-from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
-from sim.market import SparseStore, sparse_market
-from sim.models import eager_bundle
+from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule
 from sim.points import crash_points
-from sim.process import DiedError, Fate, Process, Watch, copy_context_of_nobody
-from sim.server import Entry, MemoryServer, Write
+from sim.process import Fate, Process, Watch, copy_context_of_nobody
+from sim.server import Entry, Write
 from sim.services import SERVICES
+from sim.setting import MARKET_SLICES, WARM_SLICES
 from sim.venue import Cut as OrderCut
 from sim.venue import Trick
 from sim.world import Cut, World
@@ -43,118 +30,10 @@ ORDERS_MIN = 5
 SLICES_IN_PEACE = 2  # at least, and the last of all
 RESUME_EVERY = 10  # slices, while there are too few orders
 SLICES_MORE = 60  # played until there were so many orders
-MARKETS = 4
-MARKET_SLICES = 480
-WARM_SLICES = 320  # before the first slice of a schedule
-WARM_UP_S = 60.0
 SETTLE_S = 90.0  # how long the mesh may take at the end to bring everything to its end
 LOST_S_MAX = 2.0  # of a server that writes its file every second
 LATE_PROTECTION_MS = 200_000
-COLLECT_EVERY = 100  # schedules: then all is looked through for garbage, else what the last one has left
 _MUTATED = " sim.mutations."  # a deliberate bug stands in no service's code
-MEMORY = Path("/dev/shm")  # noqa: S108 - where it is there, a folder that costs no disk
-
-_TRADED = (
-    (("EURUSD", 0.9), ("GBPUSD", -0.9)),
-    (("EURUSD", -0.9), ("USDCHF", 0.9)),
-    (("GBPUSD", 0.9), ("USDCHF", -0.9)),
-    (("EURUSD", 0.9), ("USDCHF", 0.9)),
-)
-
-
-@dataclass
-class Outcome:
-    """What became of a schedule."""
-
-    schedule: Schedule
-    findings: list[Finding]
-    slices: int
-    orders: int
-    faults_fired: int
-    passed: Counter[str]  # crash points, by how often they were passed
-    hits: Counter[str]  # crash points at which a process died or stood still
-    story: list[str] = field(default_factory=list)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a rule was broken, or the schedule was not one."""
-        return bool(self.findings)
-
-
-# --- one schedule ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One market with its models, and what the server holds after its warm-up."""
-
-    store: SparseStore
-    bundle: Bundle
-    base: MemoryServer
-
-
-@lru_cache(maxsize=MARKETS)
-def setting_of(market: int) -> Setting:
-    """Return a market, warmed up by the live services themselves."""
-    wanted = dict(_TRADED[market])
-    store = sparse_market(market, MARKET_SLICES, frozenset(wanted))
-    bundle = eager_bundle(tuple(wanted.get(symbol, 0.0) for symbol in store.contracts), fickle=True)
-    with _folder() as folder:
-        world = World(market, store, WARM_SLICES, bundle, folder)
-        world.run(_warm_up)
-        return Setting(store, bundle, world.server)
-
-
-async def _warm_up(world: World) -> None:
-    features = world.server.streams[streams.FEATURES.name]
-    while not (features.entries and world.is_calm()):
-        await world.rest(0.5)
-        if world.loop.now_s > WARM_UP_S:
-            raise InvariantError("the mesh does not warm up")
-
-
-def run_schedule(schedule: Schedule, *, with_story: bool = False) -> Outcome:
-    """Run one schedule and audit it."""
-    setting = setting_of(schedule.market)
-    with _folder() as folder:
-        world = World(
-            schedule.seed,
-            setting.store,
-            WARM_SLICES,
-            setting.bundle,
-            folder,
-            setting.base,
-            dict.fromkeys(schedule.twins, 2),
-        )
-        chaos = Chaos(world, schedule)
-        problem: list[Finding] = []
-        try:
-            world.run(chaos.play)
-        except InvariantError as error:
-            problem = [Finding(Rule.UNRESOLVED, f"the mesh stands still: {error}")]
-        errors = (each for each in world.loop.errors if not isinstance(each[1], DiedError))
-        uncaught = [Finding(Rule.UNCAUGHT, f"{message}: {error!r}") for message, error in errors]
-        findings = [*problem, *chaos.unlisted(), *uncaught, *chaos.findings]
-    world.forget()
-    return Outcome(
-        schedule,
-        findings,
-        world.slice - WARM_SLICES,
-        chaos.auditor.orders_sent,
-        world.faults_fired,
-        chaos.passed,
-        chaos.hits,
-        [f"{at_s:8.3f} {text}" for at_s, text in world.story] if with_story or findings else [],
-    )
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="tradeguard-", dir=MEMORY if MEMORY.is_dir() else None))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 class Chaos:
@@ -553,37 +432,3 @@ def _close_foreign(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
 def _bare_ours(matching: Matching, now_ms: int) -> tuple[Execution, ...]:
     number = _ours(matching)
     return matching.amend(number, None, matching.positions[number].target_points, now_ms)
-
-
-# --- many schedules ---------------------------------------------------------------------------------
-
-
-def run_seed(seed: int) -> Outcome:
-    """Draw and run the schedule of a seed; what the one before has left in circles goes first."""
-    gc.collect(0 if seed % COLLECT_EVERY else 2)
-    return run_schedule(draw(seed, MARKETS))
-
-
-def shrink(schedule: Schedule, still_fails: Callable[[Schedule], bool] | None = None) -> Schedule:
-    """Return the shortest schedule that fails as this one does: without the faults that do not matter.
-
-    Args:
-        schedule: one that fails.
-        still_fails: whether a schedule does; running it tells, if it is not given.
-    """
-    fails = still_fails or (lambda each: run_schedule(each).failed)
-    size = max(1, len(schedule.faults) // 2)
-    while size:
-        at = 0
-        while at < len(schedule.faults):
-            shorter = replace(schedule, faults=schedule.faults[:at] + schedule.faults[at + size :])
-            if fails(shorter):
-                schedule = shorter
-            else:
-                at += size
-        size //= 2
-    for twin in schedule.twins:
-        alone = replace(schedule, twins=tuple(each for each in schedule.twins if each != twin))
-        if fails(alone):
-            schedule = alone
-    return schedule

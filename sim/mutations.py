@@ -27,8 +27,8 @@ from services.gateway.recovery import Recovery
 from services.notifier.handlers import NotifierHandlers
 from shared.messages import Command
 from shared.runtime import Runtime
-from sim.chaos import Outcome, run_schedule, run_seed
 from sim.faults import Fault, FaultKind, Schedule
+from sim.runner import Outcome, run_schedule, run_seed
 from sim.server import MemoryServer, Write
 from sim.venue import Cut
 

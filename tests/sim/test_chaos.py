@@ -16,11 +16,13 @@ from shared.log import silence
 from shared.messages import Command
 from sim.auditor import Rule
 from sim.campaign import Part, failures_of, run_part, summary
-from sim.chaos import MARKETS, ORDERS_MIN, run_schedule, shrink
+from sim.chaos import ORDERS_MIN
 from sim.faults import HANDS, SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.loop import VirtualClock
 from sim.mutations import MUTATIONS, Mutation
 from sim.points import crash_points
+from sim.runner import run_schedule, shrink
+from sim.setting import MARKETS
 
 SEEDS_A_BLOCK = 4
 

@@ -11,10 +11,11 @@ from services.gateway.protocol import LOOP  # noqa: F401  # first: it installs t
 # isort: split
 from shared.clock import monotonic_s
 from shared.errors import InvariantError
-from sim.chaos import MARKETS, SLICES_MIN, run_schedule
-from sim.faults import Fault, FaultKind, Schedule, draw
+from sim.faults import SLICES_MIN, Fault, FaultKind, Schedule, draw
 from sim.loop import OWNER, Owner, VirtualClock, VirtualLoop
 from sim.points import SERVICES, crash_points, effects_in, modules_of
+from sim.runner import run_schedule
+from sim.setting import MARKETS
 
 
 def a_loop() -> VirtualLoop:
