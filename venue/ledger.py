@@ -61,7 +61,8 @@ class Ledger:
         Raises:
             UnavailableError: another process holds them.
         """
-        path = ":memory:" if folder is None else folder / LEDGER_NAME
+        self._is_kept = folder is not None
+        path = folder / LEDGER_NAME if folder else ":memory:"
         self._db = sqlite3.connect(path, isolation_level=None, timeout=2)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -100,13 +101,14 @@ class Ledger:
             raise InputError(f"these books were begun with {name} {known}, not {value}: use another folder")
 
     def write(self, records: Iterable[Record], now_ms: int) -> None:
-        """Write records and the venue's time in one transaction."""
+        """Write records and the venue's time in one transaction; in memory never the time alone."""
         rows = {}
         for record in records:
             row = _row(record, self._revision + 1)
             rows[row[0], row[1]] = row  # the last snapshot of a record is the one that counts
         if not rows:
-            self._db.execute(_SET_MARK, ("time_ms", str(now_ms)))  # a transaction of its own
+            if self._is_kept:  # who opens the books again goes on from there
+                self._db.execute(_SET_MARK, ("time_ms", str(now_ms)))  # a transaction of its own
             return
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(_UPSERT, rows.values())
