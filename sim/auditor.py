@@ -28,6 +28,7 @@ from sim.process import copy_context_of_nobody
 from sim.server import Entry, Write
 from sim.services import BOOK
 from sim.told import ToldBars, prices_of
+from sim.venue import Wire
 from sim.world import GROUPS, World
 from venue.book import SYMBOLS
 from venue.calendar import M5_MS
@@ -176,14 +177,14 @@ class Auditor:
         """Learn that the halt file was made or taken away."""
         self._halted_since_s = self._world.loop.now_s if is_there else None
 
-    def _check_leave(self, envelope: Any) -> None:  # noqa: ANN401 - generated class
+    def _check_leave(self, wire: Wire, envelope: Any) -> None:  # noqa: ANN401 - generated class
         """A request that was queued before a stop does not leave after it."""
         if envelope.payloadType != model.PROTO_OA_NEW_ORDER_REQ:
             return
         self.orders_sent += 1
         sent = messages.ProtoOANewOrderReq()
         sent.ParseFromString(envelope.payload)
-        self._check_in_time(sent.clientOrderId)
+        self._check_in_time(sent.clientOrderId, wire)
         mark = self._world.server.marks.get("gateway", {}).get(streams.COMMANDS.name, "0-0")
         command = self._command_at(mark)
         if command is not None and command is not m.Command.RESUME:
@@ -192,9 +193,13 @@ class Auditor:
         if since_s is not None and self._world.loop.now_s - since_s > HALT_FILE_S:
             self._find(Rule.CONTROL, "an order left while the halt file was there")
 
-    def _check_in_time(self, label: str) -> None:
-        """Nothing leaves after it expired; while the venue is silent nobody can know its time."""
-        if self._world.loop.now_s <= self._world.venue.silent_until_s:
+    def _check_in_time(self, label: str, wire: Wire) -> None:
+        """Nothing leaves after it expired.
+
+        Nobody can know the venue's time while it is silent, or while what it said last is on its way.
+        """
+        now_s = self._world.loop.now_s
+        if now_s <= self._world.venue.silent_until_s or now_s < wire.told_until_s:
             return
         for _, order in self._read(streams.ORDERS, m.OrderRequested):
             if order.client_order_id == label:

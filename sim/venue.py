@@ -222,7 +222,7 @@ class SimVenue:
         self.fired: list[str] = []  # what has gone wrong
         # --- what it saw
         self.books: list[Books] = []  # told every execution, whatever becomes of its message
-        self.on_sent: list[Callable[[Any], None]] = []  # told every envelope that a gateway lets leave
+        self.on_sent: list[Callable[[Wire, Any], None]] = []  # told every envelope that a gateway lets leave
         self.on_request: list[Callable[[Any], None]] = []  # told every message that arrives
         self.on_told: list[Callable[[Any], None]] = []  # told every envelope that reaches a gateway
 
@@ -261,7 +261,7 @@ class SimVenue:
     def carry(self, wire: Wire, envelope: Any) -> None:  # noqa: ANN401 - generated class
         """Carry a gateway's frame to the venue."""
         for listener in self.on_sent:
-            listener(envelope)
+            listener(wire, envelope)
         if self.cuts and _name_of(envelope.payloadType) == "ProtoOANewOrderReq":
             cut = self.cuts.popleft()
             self.fired.append(f"the connection broke {cut} an order")

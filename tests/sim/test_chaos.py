@@ -49,6 +49,7 @@ def test_no_schedule_breaks_a_rule(block: int) -> None:
 
 
 _PENDING_READ = "features shared.runtime.Runtime._handle_pending bus.read_new:before"
+_NEW_READ = "executor shared.runtime.Runtime._handle_new bus.read_new:after"
 WHAT_FAILED_ONCE = {
     "a request was lost with Redis, and refused when it was decided again": Schedule(
         5027,
@@ -111,6 +112,15 @@ WHAT_FAILED_ONCE = {
             Fault(FaultKind.DIE, 19, 0.601702, service="notifier", nth=3),
             Fault(FaultKind.DIE, 22, 0.036174, service="features"),
             Fault(FaultKind.REDIS_OLDER, 42, 0.020656, seconds=2.0132),
+        ),
+    ),
+    "an order left while the quote that ended its time was on its way": Schedule(
+        204770,
+        2,
+        ("gateway", "executor"),
+        (
+            Fault(FaultKind.DIE_AT, 11, service="executor", point=_NEW_READ, seconds=1.9564609566),
+            Fault(FaultKind.DISK_FULL, 12, 0.2764123464657533, nth=2, seconds=0.9140421811796557),
         ),
     ),
 }
