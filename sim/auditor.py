@@ -247,6 +247,10 @@ class Auditor:
         told = {each.client_order_id for _, each in executions if each.kind is K.CLOSED}
         for label in sorted(self._closed - told):
             yield f"{label} is closed, and nobody was told"
+        account = self._last_account()
+        told_stops, stops = self._stops(account) if account else ({}, {})
+        if told_stops != stops:
+            yield "the account has other positions or stops than the venue, until the books are compared"
 
     # --- at the end ---------------------------------------------------------------------------------
 
@@ -451,19 +455,26 @@ class Auditor:
 
     def _judge_account(self) -> None:
         """The last account entry is what the venue has."""
-        accounts = [account for _, account in self._read(streams.ACCOUNT, m.AccountReported)]
-        matching = self._world.venue.matching
-        if not accounts:
+        last = self._last_account()
+        if last is None:
             self._find(Rule.ACCOUNT, "there is no account entry")
             return
-        last = accounts[-1]
-        balance = Decimal(matching.balance_cents) / 100
+        balance = Decimal(self._world.venue.matching.balance_cents) / 100
         if last.balance != balance:
             self._find(Rule.ACCOUNT, f"balance {balance}, told was {last.balance}")
-        told = {position.position_id: position.stop_loss_price is not None for position in last.positions}
-        true = {number: each.stop_points is not None for number, each in matching.positions.items()}
+        told, true = self._stops(last)
         if told != true:
             self._find(Rule.ACCOUNT, f"positions and their stops {true}, told were {told}")
+
+    def _last_account(self) -> m.AccountReported | None:
+        entries = reversed(self._world.server.streams[streams.ACCOUNT.name].entries)
+        return next((e.message for e in entries if isinstance(e.message, m.AccountReported)), None)
+
+    def _stops(self, account: m.AccountReported) -> tuple[dict[int, bool], dict[int, bool]]:
+        """Return which positions have a stop, as an account entry says and at the venue."""
+        told = {position.position_id: position.stop_loss_price is not None for position in account.positions}
+        positions = self._world.venue.matching.positions
+        return told, {number: each.stop_points is not None for number, each in positions.items()}
 
     def _judge_money(self, books: Mapping[str, Any], positions: Sequence[Mapping[str, Any]]) -> None:
         """Deposits, told results and what others did make the balance of the ledger, to the cent."""

@@ -67,10 +67,10 @@ class Protection:
             at_once: its stop is overdue: one that was found late is not given its time once more.
         """
         label = record.request.client_order_id
-        if label not in self._watched:
-            self._watched[label] = _Watch()
-            self._background.spawn(partial(self._protect, record.request))
-        watch = self._watched[label]
+        watch = self._watched.get(label)
+        if watch is None or watch.stands:  # a stop that stood may be gone before its task has seen it
+            watch = self._watched[label] = _Watch()
+            self._background.spawn(partial(self._protect, record.request, watch))
         if at_once and not watch.is_repairing:
             watch.news.set()
 
@@ -84,10 +84,9 @@ class Protection:
             watch.error = error
             watch.news.set()
 
-    async def _protect(self, request: OrderRequested) -> None:
+    async def _protect(self, request: OrderRequested, watch: _Watch) -> None:
         """See that the stop stands in time; else set it; else close the position."""
         order = request.client_order_id
-        watch = self._watched[order]
         try:
             await self._timing.within_venue(self._protection_s, watch.news)
             if watch.stands:
@@ -102,7 +101,8 @@ class Protection:
             if await self._repair(request, watch):
                 return
         finally:  # interrupted, it is begun again by the next reconcile
-            del self._watched[order]
+            if self._watched.get(order) is watch:
+                del self._watched[order]
         self._alarms.tell_soon(f"{order}: no stop can be set, closing the position", Severity.CRITICAL)
         await self._closing.close(order, "UNPROTECTED")
 

@@ -23,6 +23,7 @@ from sim.mutations import MUTATIONS, Mutation
 from sim.points import crash_points
 from sim.runner import run_schedule, shrink
 from sim.setting import MARKETS
+from sim.venue import Cut, Trick
 
 SEEDS_A_BLOCK = 4
 
@@ -50,6 +51,7 @@ def test_no_schedule_breaks_a_rule(block: int) -> None:
 
 _PENDING_READ = "features shared.runtime.Runtime._handle_pending bus.read_new:before"
 _NEW_READ = "executor shared.runtime.Runtime._handle_new bus.read_new:after"
+_LIST_SENT = "gateway link.send ProtoOAOrderListReq:after"
 WHAT_FAILED_ONCE = {
     "a request was lost with Redis, and refused when it was decided again": Schedule(
         5027,
@@ -121,6 +123,36 @@ WHAT_FAILED_ONCE = {
         (
             Fault(FaultKind.DIE_AT, 11, service="executor", point=_NEW_READ, seconds=1.9564609566),
             Fault(FaultKind.DISK_FULL, 12, 0.2764123464657533, nth=2, seconds=0.9140421811796557),
+        ),
+    ),
+    "a stop was set and taken away while the gateway stood still, and was not missed": Schedule(
+        305894,
+        0,
+        ("notifier",),
+        (
+            Fault(FaultKind.DIE, 10, 0.3466767258597428, service="notifier", seconds=5.861657918748348),
+            Fault(FaultKind.PAUSE, 27, 0.4053963553475486, "gateway", nth=2, seconds=1.8075570546296138),
+            Fault(FaultKind.BY_HAND, 30, 0.21232664795545433, detail=HANDS[2]),
+        ),
+    ),
+    "it was judged before the books were compared that have a position nobody was told of": Schedule(
+        304380,
+        2,
+        (),
+        (
+            Fault(FaultKind.TRICK, 8, 0.4038468881623312, detail=Trick.LOSE_ALL),
+            Fault(FaultKind.BY_HAND, 11, 0.0040328734016840785, nth=3, detail=HANDS[0]),
+        ),
+    ),
+    "it was judged before the books were compared that lack a position whose fill was told late": Schedule(
+        309092,
+        3,
+        (),
+        (
+            Fault(FaultKind.DIE_AT, 1, service="gateway", point=_LIST_SENT, seconds=3.177580575309573),
+            Fault(FaultKind.CUT_ORDER, 1, 0.04458242609883332, detail=Cut.AFTER),
+            Fault(FaultKind.TRICK, 22, 0.34493043937314005, seconds=4.969, detail=Trick.CONTRADICT),
+            Fault(FaultKind.TRICK, 26, 0.25285265788098626, seconds=3.771518681282914, detail=Trick.DELAY),
         ),
     ),
 }
