@@ -77,7 +77,6 @@ class Journal:
         self._path = path
         self._is_open = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._known: dict[str, OrderRecord | None] = {}  # what was read since the last write
 
     def open(self) -> None:
         """Open or create it.
@@ -177,17 +176,13 @@ class Journal:
             await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except sqlite3.Error as error:
             raise InvariantError(f"GATEWAY_JOURNAL {self._path} cannot be written: {error}") from error
-        finally:
-            self._known.clear()
 
     # --- reading: by key, small ------------------------------------------------------------------
 
     def order(self, client_order_id: str) -> OrderRecord | None:
         """Return what is known of an order, or None: never heard of."""
-        if client_order_id not in self._known:
-            found = self._orders("WHERE client_order_id = ?", (client_order_id,))
-            self._known[client_order_id] = found[0] if found else None
-        return self._known[client_order_id]
+        found = self._orders("WHERE client_order_id = ?", (client_order_id,))
+        return found[0] if found else None
 
     def orders(self, *statuses: Status) -> list[OrderRecord]:
         """Return the orders in any of these statuses, oldest first."""
